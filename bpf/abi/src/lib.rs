@@ -1,0 +1,115 @@
+//! What crosses the boundary between the BPF programs and user space, and nothing else.
+//!
+//! Every type is plain integers and byte arrays without padding: zerocopy's derives refuse anything
+//! else at compile time. Enumerations cross as integers with named constants, because the kernel's
+//! bytes are only as trustworthy as the object that wrote them; user space turns them into enums and
+//! may fail. No `std`, no aya, no serde.
+//!
+//! Raise [`ABI_VERSION`] whenever the layout or the meaning of a type, a map name or a constant in
+//! this crate changes. Pins live under a directory of that number, so a loader never reads the
+//! layout of another version. `tests/layout.rs` fails on a change of size or offset that was not
+//! written down.
+#![no_std]
+#![forbid(unsafe_code)]
+
+mod flow;
+mod policy;
+mod slot;
+
+pub use flow::*;
+pub use policy::*;
+pub use slot::*;
+
+/// Version of everything in this crate; part of the pin path.
+pub const ABI_VERSION: u32 = 1;
+
+/// Names of maps, as pinned.
+pub mod maps {
+    /// `CGROUP_STORAGE` with a `u64` key (cgroup id): one [`crate::SlotConfig`] an attached cgroup.
+    /// Written by the loader, read by every program.
+    pub const SLOT: &str = "SLOT";
+    /// Array of [`crate::SlotMetrics`], by [`crate::SlotConfig::index`]. Ground truth of the accounting.
+    pub const METRICS: &str = "metrics_map";
+    /// Array of [`crate::SlotInfo`], by the same index.
+    pub const SLOT_INFO: &str = "SLOT_INFO";
+    /// Array with one [`crate::Control`].
+    pub const CONTROL: &str = "CONTROL";
+    /// Socket storage of TCP flows.
+    pub const TCP_FLOWS: &str = "TCP_FLOWS";
+    /// Socket storage of UDP and every other datagram flow.
+    pub const DGRAM_FLOWS: &str = "DGRAM_FLOWS";
+    /// Ring of records of allowed flows ([`crate::FlowEvent`]).
+    pub const RING_ALLOWED: &str = "RING_ALLOWED";
+    /// Ring of records of denied and bypassed flows ([`crate::FlowEvent`]).
+    pub const RING_DENIED: &str = "RING_DENIED";
+    /// LPM trie [`crate::AddrKey`] → [`crate::RuleSet`].
+    pub const POLICY_ADDRS: &str = "POLICY_ADDRS";
+    /// LPM trie [`crate::NameKey`] → [`crate::RuleSet`].
+    pub const POLICY_NAMES: &str = "POLICY_NAMES";
+    /// LPM trie used as an on-demand exact map: [`crate::ChainKey`] → [`crate::RuleSet`].
+    pub const POLICY_CHAIN: &str = "POLICY_CHAIN";
+    /// LPM trie used as an on-demand exact map: [`crate::RuleTextKey`] → [`crate::RuleText`].
+    pub const POLICY_TEXT: &str = "POLICY_TEXT";
+    /// Hash [`crate::LearnedAddrKey`] → [`crate::LearnedAddr`].
+    pub const LEARNED_ADDRS: &str = "LEARNED_ADDRS";
+    /// Hash [`crate::LearnedNameKey`] → [`crate::LearnedName`].
+    pub const LEARNED_NAMES: &str = "LEARNED_NAMES";
+    /// Hash [`crate::FoldKey`] → [`crate::FoldRow`].
+    pub const FOLDS: &str = "FOLDS";
+    /// Every map that is pinned.
+    pub const ALL: [&str; 15] = [
+        SLOT,
+        METRICS,
+        SLOT_INFO,
+        CONTROL,
+        TCP_FLOWS,
+        DGRAM_FLOWS,
+        RING_ALLOWED,
+        RING_DENIED,
+        POLICY_ADDRS,
+        POLICY_NAMES,
+        POLICY_CHAIN,
+        POLICY_TEXT,
+        LEARNED_ADDRS,
+        LEARNED_NAMES,
+        FOLDS,
+    ];
+}
+
+/// Names of programs, which are also the names of their pinned links.
+pub mod programs {
+    /// `cgroup/connect4`.
+    pub const CONNECT4: &str = "connect4";
+    /// `cgroup/connect6`.
+    pub const CONNECT6: &str = "connect6";
+    /// `cgroup/sendmsg4`.
+    pub const SENDMSG4: &str = "sendmsg4";
+    /// `cgroup/sendmsg6`.
+    pub const SENDMSG6: &str = "sendmsg6";
+    /// `cgroup/sock_create`.
+    pub const SOCK_CREATE: &str = "sock_create";
+    /// `cgroup/sock_release`.
+    pub const SOCK_RELEASE: &str = "sock_release";
+    /// `sockops`.
+    pub const SOCK_OPS: &str = "sock_ops";
+    /// `cgroup_skb/egress`.
+    pub const EGRESS: &str = "egress";
+    /// `cgroup_skb/ingress`.
+    pub const INGRESS: &str = "ingress";
+    /// `iter/bpf_sk_storage_map` over [`super::maps::TCP_FLOWS`].
+    pub const ITER_TCP: &str = "iter_tcp";
+    /// `iter/bpf_sk_storage_map` over [`super::maps::DGRAM_FLOWS`].
+    pub const ITER_DGRAM: &str = "iter_dgram";
+    /// Every program that is attached to a cgroup.
+    pub const CGROUP: [&str; 9] = [
+        CONNECT4,
+        CONNECT6,
+        SENDMSG4,
+        SENDMSG6,
+        SOCK_CREATE,
+        SOCK_RELEASE,
+        SOCK_OPS,
+        EGRESS,
+        INGRESS,
+    ];
+}
