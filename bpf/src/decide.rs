@@ -1,0 +1,224 @@
+//! Which rule wins and what becomes of a flow: the verdict order in one place.
+//!
+//! Built-in deny set → bypass → deny rules → allow rules → default. DNS has its own gate between the
+//! built-in set and the bypass: port 53 belongs to the trusted resolvers, port 853 to nobody.
+
+use crate::addr;
+use abi::{
+    ACTION_ALLOW, ACTION_BUILTIN, FLOW_DNS, FLOW_WOULD_DENY, IPPROTO_TCP, IPPROTO_UDP, Ip,
+    MAX_RESOLVERS, MODE_AUDIT, MODE_OBSERVE, NO_RULE, PROTO_ANY, PortRule, RULE_PRIVATE, RuleSet,
+    SET_RULES, SLOT_DEFAULT_ALLOW, SLOT_INBOUND_DENY, SLOT_LOOPBACK_IS_EGRESS, SlotConfig,
+    VERDICT_ALLOWED, VERDICT_BYPASSED, VERDICT_DENIED, reason,
+};
+
+/// DNS (RFC 1035 §4.2).
+pub const PORT_DNS: u16 = 53;
+/// DNS over TLS and over QUIC (RFC 7858, RFC 9250).
+pub const PORT_DOT: u16 = 853;
+
+/// The most severe matching rule so far: action in the upper half, rule number in the lower, so
+/// that the smaller number wins.
+pub type Best = u64;
+
+/// No rule matches.
+pub const NONE: Best = u64::MAX;
+
+/// Packs one match.
+#[inline(always)]
+pub fn pack(action: u8, rule: u32) -> Best {
+    ((action as u64) << 32) | rule as u64
+}
+
+/// The action of a match, 0xff.. for none.
+#[inline(always)]
+pub fn action(best: Best) -> u64 {
+    best >> 32
+}
+
+#[inline(always)]
+fn matches(r: &PortRule, proto: u8, port: u16, private: bool) -> bool {
+    (r.proto == PROTO_ANY || r.proto == proto)
+        && port >= r.lo
+        && port <= r.hi
+        && (!private || r.flags & RULE_PRIVATE != 0 || r.action != ACTION_ALLOW)
+}
+
+/// Best match of one set. `private`: the set belongs to a name and the address is private.
+#[inline(always)]
+pub fn best_of(set: &RuleSet, proto: u8, port: u16, private: bool, mut best: Best) -> Best {
+    let mut i = 0;
+    while i < SET_RULES {
+        let r = &set.rules[i];
+        if i as u32 >= set.count {
+            break;
+        }
+        if matches(r, proto, port, private) {
+            let m = pack(r.action, r.rule);
+            if m < best {
+                best = m;
+            }
+        }
+        i += 1;
+    }
+    best
+}
+
+/// Whether some rule of the set allows something.
+#[inline(always)]
+pub fn allows_something(set: &RuleSet) -> bool {
+    let mut i = 0;
+    while i < SET_RULES {
+        if i as u32 >= set.count {
+            break;
+        }
+        if set.rules[i].action == ACTION_ALLOW {
+            return true;
+        }
+        i += 1;
+    }
+    false
+}
+
+/// What becomes of a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// `VERDICT_*`.
+    pub verdict: u8,
+    /// [`reason`].
+    pub reason: u8,
+    /// [`FLOW_WOULD_DENY`] and [`FLOW_DNS`].
+    pub flags: u8,
+    /// Rule that decided.
+    pub rule: u32,
+}
+
+impl Decision {
+    /// A refusal that policy has no part in.
+    #[inline(always)]
+    pub fn refusal(reason: u8) -> Self {
+        Self::new(VERDICT_DENIED, reason, NO_RULE)
+    }
+
+    #[inline(always)]
+    fn new(verdict: u8, reason: u8, rule: u32) -> Self {
+        Self {
+            verdict,
+            reason,
+            flags: 0,
+            rule,
+        }
+    }
+}
+
+/// Whether this address is a trusted resolver of the slot.
+#[inline(always)]
+pub fn is_resolver(cfg: &SlotConfig, ip: &Ip) -> bool {
+    let mut i = 0;
+    while i < MAX_RESOLVERS {
+        if i as u32 >= cfg.resolver_count as u32 {
+            break;
+        }
+        if addr::same(&cfg.resolvers[i], ip) {
+            return true;
+        }
+        i += 1;
+    }
+    false
+}
+
+/// Whether the slot decides and acts, now.
+#[inline(always)]
+pub fn enforcing(cfg: &SlotConfig, now: u64) -> bool {
+    cfg.mode != MODE_AUDIT && cfg.mode != MODE_OBSERVE && !bypassed(cfg, now)
+}
+
+/// Whether a bypass is running.
+#[inline(always)]
+pub fn bypassed(cfg: &SlotConfig, now: u64) -> bool {
+    cfg.bypass_until > now
+}
+
+/// Whether this destination is loopback inside the container's own namespace, and not DNS.
+#[inline(always)]
+pub fn internal(cfg: &SlotConfig, ip: &Ip, port: u16) -> bool {
+    cfg.flags & SLOT_LOOPBACK_IS_EGRESS == 0
+        && addr::is_loopback(ip)
+        && port != PORT_DNS
+        && port != PORT_DOT
+}
+
+/// Softens a refusal by mode and bypass.
+#[inline(always)]
+fn refuse(cfg: &SlotConfig, now: u64, reason: u8, rule: u32) -> Decision {
+    if bypassed(cfg, now) {
+        return Decision::new(VERDICT_BYPASSED, reason::BYPASS, rule);
+    }
+    match cfg.mode {
+        MODE_OBSERVE => Decision::new(VERDICT_ALLOWED, reason::OBSERVE, rule),
+        MODE_AUDIT => Decision {
+            flags: FLOW_WOULD_DENY,
+            ..Decision::new(VERDICT_ALLOWED, reason, rule)
+        },
+        _ => Decision::new(VERDICT_DENIED, reason, rule),
+    }
+}
+
+/// Judges an egress flow. `best` is the most severe rule that covers the destination.
+#[inline(always)]
+pub fn egress(cfg: &SlotConfig, now: u64, ip: &Ip, proto: u8, port: u16, best: Best) -> Decision {
+    let rule = best as u32;
+    let transport = proto == IPPROTO_TCP || proto == IPPROTO_UDP;
+    let dns = transport && port == PORT_DNS && is_resolver(cfg, ip);
+    if action(best) == ACTION_BUILTIN as u64 && !dns {
+        return Decision::new(VERDICT_DENIED, reason::BUILTIN, NO_RULE);
+    }
+    let mut d = if transport && (port == PORT_DNS || port == PORT_DOT) && !dns {
+        refuse(cfg, now, reason::RESOLVER, NO_RULE)
+    } else if bypassed(cfg, now) {
+        Decision::new(VERDICT_BYPASSED, reason::BYPASS, rule)
+    } else if cfg.mode == MODE_OBSERVE {
+        Decision::new(VERDICT_ALLOWED, reason::OBSERVE, rule)
+    } else if dns {
+        Decision::new(VERDICT_ALLOWED, reason::RESOLVER, NO_RULE)
+    } else if best == NONE {
+        if cfg.flags & SLOT_DEFAULT_ALLOW != 0 {
+            Decision::new(VERDICT_ALLOWED, reason::DEFAULT, NO_RULE)
+        } else {
+            refuse(cfg, now, reason::DEFAULT, NO_RULE)
+        }
+    } else if action(best) == ACTION_ALLOW as u64 {
+        Decision::new(VERDICT_ALLOWED, reason::RULE, rule)
+    } else {
+        refuse(cfg, now, reason::RULE, rule)
+    };
+    if dns {
+        d.flags |= FLOW_DNS;
+    }
+    d
+}
+
+/// Judges a flow that a peer opened to the agent.
+#[inline(always)]
+pub fn ingress(cfg: &SlotConfig, now: u64) -> Decision {
+    if cfg.flags & SLOT_INBOUND_DENY != 0 {
+        return refuse(cfg, now, reason::INBOUND, NO_RULE);
+    }
+    if bypassed(cfg, now) {
+        return Decision::new(VERDICT_BYPASSED, reason::BYPASS, NO_RULE);
+    }
+    let why = if cfg.mode == MODE_OBSERVE {
+        reason::OBSERVE
+    } else {
+        reason::INBOUND
+    };
+    Decision::new(VERDICT_ALLOWED, why, NO_RULE)
+}
+
+/// Judges something that is refused by its kind: a socket type, a protocol, headers.
+#[inline(always)]
+pub fn kind(cfg: &SlotConfig, now: u64, why: u8) -> Decision {
+    refuse(cfg, now, why, NO_RULE)
+}
+
+#[cfg(test)]
+mod tests;

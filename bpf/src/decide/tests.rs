@@ -1,0 +1,217 @@
+use super::*;
+use abi::{ACTION_DENY, MODE_ENFORCE};
+use std::net::Ipv4Addr;
+
+fn ip(s: &str) -> Ip {
+    addr::from_v4(s.parse::<Ipv4Addr>().unwrap().into())
+}
+
+fn slot(mode: u8) -> SlotConfig {
+    let mut resolvers = [Ip::default(); MAX_RESOLVERS];
+    resolvers[0] = ip("192.0.2.53");
+    SlotConfig {
+        slot: 1,
+        index: 1,
+        policy: 1,
+        generation: 1,
+        bypass_until: 0,
+        udp_idle_ns: 0,
+        mode,
+        flags: SLOT_LOOPBACK_IS_EGRESS,
+        resolver_count: 1,
+        pad: [0; 5],
+        resolvers,
+    }
+}
+
+const PEER: &str = "198.51.100.9";
+
+fn judge(cfg: &SlotConfig, port: u16, best: Best) -> (u8, u8) {
+    let d = egress(cfg, 1000, &ip(PEER), IPPROTO_TCP, port, best);
+    (d.verdict, d.reason)
+}
+
+#[test]
+fn verdict_order_holds_for_every_mode_and_bypass() {
+    for mode in [MODE_ENFORCE, MODE_AUDIT, MODE_OBSERVE] {
+        for bypass in [0, 2000] {
+            let cfg = SlotConfig {
+                bypass_until: bypass,
+                ..slot(mode)
+            };
+            let builtin = judge(&cfg, 80, pack(ACTION_BUILTIN, NO_RULE));
+            assert_eq!(
+                builtin,
+                (VERDICT_DENIED, reason::BUILTIN),
+                "{mode} {bypass}"
+            );
+            let denied = judge(&cfg, 80, pack(ACTION_DENY, 3));
+            let allowed = judge(&cfg, 80, pack(ACTION_ALLOW, 3));
+            if bypass != 0 {
+                assert_eq!(denied, (VERDICT_BYPASSED, reason::BYPASS));
+                assert_eq!(allowed, (VERDICT_BYPASSED, reason::BYPASS));
+            } else if mode == MODE_OBSERVE {
+                assert_eq!(denied, (VERDICT_ALLOWED, reason::OBSERVE));
+                assert_eq!(allowed, (VERDICT_ALLOWED, reason::OBSERVE));
+            } else {
+                let refused = if mode == MODE_AUDIT {
+                    VERDICT_ALLOWED
+                } else {
+                    VERDICT_DENIED
+                };
+                assert_eq!(denied, (refused, reason::RULE));
+                assert_eq!(allowed, (VERDICT_ALLOWED, reason::RULE));
+                assert_eq!(judge(&cfg, 80, NONE), (refused, reason::DEFAULT));
+            }
+        }
+    }
+}
+
+#[test]
+fn an_expired_bypass_is_none() {
+    let cfg = SlotConfig {
+        bypass_until: 1000,
+        ..slot(MODE_ENFORCE)
+    };
+    assert_eq!(judge(&cfg, 80, NONE), (VERDICT_DENIED, reason::DEFAULT));
+}
+
+#[test]
+fn port_53_belongs_to_the_resolvers_and_853_to_nobody() {
+    let cfg = slot(MODE_ENFORCE);
+    let allow = pack(ACTION_ALLOW, 0);
+    assert_eq!(judge(&cfg, 53, allow), (VERDICT_DENIED, reason::RESOLVER));
+    assert_eq!(judge(&cfg, 853, allow), (VERDICT_DENIED, reason::RESOLVER));
+    for proto in [IPPROTO_TCP, IPPROTO_UDP] {
+        let to = ip("192.0.2.53");
+        let d = egress(&cfg, 0, &to, proto, 53, NONE);
+        assert_eq!(
+            (d.verdict, d.reason, d.flags),
+            (VERDICT_ALLOWED, reason::RESOLVER, FLOW_DNS)
+        );
+        let builtin = pack(ACTION_BUILTIN, NO_RULE);
+        assert_eq!(
+            egress(&cfg, 0, &to, proto, 53, builtin).verdict,
+            VERDICT_ALLOWED
+        );
+        assert_eq!(
+            egress(&cfg, 0, &to, proto, 80, builtin).verdict,
+            VERDICT_DENIED
+        );
+        assert_eq!(
+            egress(&cfg, 0, &to, proto, 853, NONE).verdict,
+            VERDICT_DENIED
+        );
+    }
+}
+
+#[test]
+fn audit_lets_pass_and_says_what_it_would_have_done() {
+    let d = egress(
+        &slot(MODE_AUDIT),
+        0,
+        &ip(PEER),
+        IPPROTO_TCP,
+        80,
+        pack(ACTION_DENY, 7),
+    );
+    assert_eq!(
+        (d.verdict, d.flags, d.rule),
+        (VERDICT_ALLOWED, FLOW_WOULD_DENY, 7)
+    );
+}
+
+#[test]
+fn loopback_is_internal_only_in_a_namespace_of_its_own() {
+    let own = SlotConfig {
+        flags: 0,
+        ..slot(MODE_ENFORCE)
+    };
+    assert!(internal(&own, &ip("127.0.0.1"), 8080));
+    assert!(!internal(&own, &ip("127.0.0.11"), 53));
+    assert!(!internal(&own, &ip(PEER), 8080));
+    assert!(!internal(&slot(MODE_ENFORCE), &ip("127.0.0.1"), 8080));
+}
+
+#[test]
+fn inbound_follows_the_policy() {
+    let open = ingress(&slot(MODE_ENFORCE), 0);
+    assert_eq!(
+        (open.verdict, open.reason),
+        (VERDICT_ALLOWED, reason::INBOUND)
+    );
+    let cfg = slot(MODE_ENFORCE);
+    let shut = SlotConfig {
+        flags: cfg.flags | SLOT_INBOUND_DENY,
+        ..cfg
+    };
+    assert_eq!(ingress(&shut, 0).verdict, VERDICT_DENIED);
+    assert_eq!(
+        ingress(
+            &SlotConfig {
+                bypass_until: 9,
+                ..shut
+            },
+            0
+        )
+        .verdict,
+        VERDICT_BYPASSED
+    );
+}
+
+fn rule(proto: u8, lo: u16, hi: u16, action: u8, rule: u32, flags: u8) -> PortRule {
+    PortRule {
+        lo,
+        hi,
+        proto,
+        action,
+        flags,
+        pad: 0,
+        rule,
+    }
+}
+
+#[test]
+fn deny_beats_allow_and_the_earlier_rule_names_the_decision() {
+    let mut set = RuleSet::default();
+    set.rules[0] = rule(IPPROTO_TCP, 0, 65535, ACTION_ALLOW, 1, 0);
+    set.rules[1] = rule(PROTO_ANY, 22, 22, ACTION_DENY, 9, 0);
+    set.rules[2] = rule(IPPROTO_TCP, 22, 22, ACTION_DENY, 4, 0);
+    set.count = 3;
+    assert_eq!(
+        best_of(&set, IPPROTO_TCP, 22, false, NONE),
+        pack(ACTION_DENY, 4)
+    );
+    assert_eq!(
+        best_of(&set, IPPROTO_UDP, 22, false, NONE),
+        pack(ACTION_DENY, 9)
+    );
+    assert_eq!(
+        best_of(&set, IPPROTO_TCP, 80, false, NONE),
+        pack(ACTION_ALLOW, 1)
+    );
+    assert_eq!(best_of(&set, IPPROTO_UDP, 80, false, NONE), NONE);
+    set.count = 1;
+    assert_eq!(
+        best_of(&set, IPPROTO_TCP, 22, false, NONE),
+        pack(ACTION_ALLOW, 1)
+    );
+}
+
+#[test]
+fn private_answers_open_nothing_unless_the_rule_says_so() {
+    let mut set = RuleSet::default();
+    set.rules[0] = rule(IPPROTO_TCP, 443, 443, ACTION_ALLOW, 0, 0);
+    set.rules[1] = rule(IPPROTO_TCP, 80, 80, ACTION_ALLOW, 1, RULE_PRIVATE);
+    set.rules[2] = rule(IPPROTO_TCP, 22, 22, ACTION_DENY, 2, 0);
+    set.count = 3;
+    assert_eq!(best_of(&set, IPPROTO_TCP, 443, true, NONE), NONE);
+    assert_eq!(
+        best_of(&set, IPPROTO_TCP, 80, true, NONE),
+        pack(ACTION_ALLOW, 1)
+    );
+    assert_eq!(
+        best_of(&set, IPPROTO_TCP, 22, true, NONE),
+        pack(ACTION_DENY, 2)
+    );
+}

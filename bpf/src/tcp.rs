@@ -1,0 +1,118 @@
+//! How many bytes a TCP connection carried, and how it ended, from the kernel's own counters.
+
+use abi::{
+    DIRECTION_EGRESS, FLOW_MID_STREAM, TCP_ESTABLISHED, TCP_FIN_OUT, TCP_GAVE_UP, TCP_RST_OUT,
+    TCP_SYN_SENT, TcpCounts, TcpFlow, close,
+};
+
+/// `FIN` in the flags byte of a TCP header.
+pub const FLAG_FIN: u8 = 1;
+/// `SYN`.
+pub const FLAG_SYN: u8 = 2;
+/// `RST`.
+pub const FLAG_RST: u8 = 4;
+/// `ACK`.
+pub const FLAG_ACK: u8 = 16;
+
+/// Socket states (`include/net/tcp_states.h`).
+pub mod state {
+    /// Connected.
+    pub const ESTABLISHED: u32 = 1;
+    /// Asked.
+    pub const SYN_SENT: u32 = 2;
+    /// Closed on our side, not answered.
+    pub const FIN_WAIT1: u32 = 4;
+    /// Closed on our side, acknowledged.
+    pub const FIN_WAIT2: u32 = 5;
+    /// Gone.
+    pub const CLOSE: u32 = 7;
+    /// Closed on both sides, ours not acknowledged.
+    pub const LAST_ACK: u32 = 9;
+    /// Waiting for peers.
+    pub const LISTEN: u32 = 10;
+    /// Both closed at once.
+    pub const CLOSING: u32 = 11;
+}
+
+/// Whether sequence number `a` lies behind `b` (RFC 9293 §3.4).
+#[inline(always)]
+pub fn after(a: u32, b: u32) -> bool {
+    (a.wrapping_sub(b) as i32) > 0
+}
+
+/// What left, without SYN and FIN.
+#[inline(always)]
+pub fn bytes_out(f: &TcpFlow, c: &TcpCounts) -> u64 {
+    let mut n = sent(c);
+    if f.flow.flags & FLOW_MID_STREAM != 0 {
+        n = n.wrapping_sub(sent(&f.mid[0]));
+    } else if f.flow.direction == DIRECTION_EGRESS && f.hints & TCP_SYN_SENT != 0 && n > 0 {
+        n -= 1;
+    }
+    if f.hints & TCP_FIN_OUT != 0 && after(c.snd_nxt, f.fin_out) && n > 0 {
+        n -= 1;
+    }
+    n
+}
+
+#[inline(always)]
+fn sent(c: &TcpCounts) -> u64 {
+    c.acked
+        .wrapping_add(c.snd_nxt.wrapping_sub(c.snd_una) as u64)
+}
+
+/// What arrived in order, without FIN.
+#[inline(always)]
+pub fn bytes_in(f: &TcpFlow, c: &TcpCounts) -> u64 {
+    let mut n = c.received;
+    if f.flow.flags & FLOW_MID_STREAM != 0 {
+        n = n.wrapping_sub(f.mid[0].received);
+    }
+    if fin_taken(f, c) && n > 0 {
+        n -= 1;
+    }
+    n
+}
+
+/// Nothing is accepted behind a FIN, so it was taken exactly when the next expected number follows it.
+#[inline(always)]
+fn fin_taken(f: &TcpFlow, c: &TcpCounts) -> bool {
+    f.fin_in_seen != 0 && c.rcv_nxt == f.fin_in.wrapping_add(1)
+}
+
+/// Why a connection ended, given the state it left for `CLOSE`.
+#[inline(always)]
+pub fn close_reason(f: &TcpFlow, c: &TcpCounts, old_state: u32) -> u8 {
+    let h = f.hints;
+    if h & TCP_ESTABLISHED == 0 {
+        if h & TCP_SYN_SENT == 0 {
+            return close::UNREACHABLE;
+        }
+        if f.rst_in_seen != 0 {
+            return close::REFUSED;
+        }
+        if h & TCP_GAVE_UP != 0 || f.released != 0 {
+            return close::TIMEOUT;
+        }
+        return close::UNREACHABLE;
+    }
+    let both_closed = fin_taken(f, c)
+        && h & TCP_FIN_OUT != 0
+        && (old_state == state::LAST_ACK
+            || old_state == state::FIN_WAIT2
+            || old_state == state::CLOSING);
+    if both_closed && c.snd_una == c.snd_nxt {
+        return close::FIN;
+    }
+    if f.rst_in_seen != 0 || h & TCP_RST_OUT != 0 {
+        return close::RST;
+    }
+    if h & TCP_GAVE_UP != 0 {
+        close::TIMEOUT
+    } else {
+        close::FIN
+    }
+}
+
+#[cfg(test)]
+mod tests;

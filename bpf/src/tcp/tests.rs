@@ -1,0 +1,121 @@
+use super::*;
+use abi::DIRECTION_INGRESS;
+use zerocopy::FromZeros;
+
+const UP: u32 = TCP_SYN_SENT | TCP_ESTABLISHED;
+
+fn flow(hints: u32) -> TcpFlow {
+    let mut f = TcpFlow::new_zeroed();
+    f.hints = hints;
+    f
+}
+
+fn counts(acked: u64, received: u64) -> TcpCounts {
+    let numbers = TcpCounts {
+        snd_nxt: 1000,
+        snd_una: 1000,
+        rcv_nxt: 500,
+        ..Default::default()
+    };
+    TcpCounts {
+        acked,
+        received,
+        ..numbers
+    }
+}
+
+#[test]
+fn syn_and_fin_are_not_payload() {
+    let mut f = flow(UP | TCP_FIN_OUT);
+    f.fin_out = 999;
+    f.fin_in = 499;
+    f.fin_in_seen = 1;
+    let c = counts(12, 21);
+    assert_eq!((bytes_out(&f, &c), bytes_in(&f, &c)), (10, 20));
+    f.flow.direction = DIRECTION_INGRESS;
+    assert_eq!(bytes_out(&f, &c), 11);
+}
+
+#[test]
+fn a_fin_that_was_not_sent_or_not_taken_is_not_subtracted() {
+    let mut f = flow(UP | TCP_FIN_OUT);
+    f.fin_out = 1000;
+    f.fin_in = 700;
+    f.fin_in_seen = 1;
+    let c = counts(11, 20);
+    assert_eq!((bytes_out(&f, &c), bytes_in(&f, &c)), (10, 20));
+}
+
+#[test]
+fn what_is_in_flight_has_left() {
+    let c = TcpCounts {
+        snd_nxt: 5,
+        snd_una: u32::MAX - 4,
+        ..counts(1, 0)
+    };
+    assert_eq!(bytes_out(&flow(UP), &c), 10);
+}
+
+#[test]
+fn counters_pass_four_gibibytes() {
+    let c = counts((5 << 32) + 1, 6 << 32);
+    assert_eq!(
+        (bytes_out(&flow(UP), &c), bytes_in(&flow(UP), &c)),
+        (5 << 32, 6 << 32)
+    );
+}
+
+#[test]
+fn a_flow_older_than_the_attachment_counts_from_its_first_packet() {
+    let mut f = flow(TCP_ESTABLISHED);
+    f.flow.flags = FLOW_MID_STREAM;
+    f.mid[0] = counts(100, 50);
+    let c = counts(150, 70);
+    assert_eq!((bytes_out(&f, &c), bytes_in(&f, &c)), (50, 20));
+}
+
+#[test]
+fn ends_are_told_apart() {
+    let c = counts(1, 0);
+    let reason = |hints: u32, rst: u8, released: u8, old: u32| {
+        let f = TcpFlow {
+            rst_in_seen: rst,
+            released,
+            ..flow(hints)
+        };
+        close_reason(&f, &c, old)
+    };
+    assert_eq!(reason(0, 0, 1, state::SYN_SENT), close::UNREACHABLE);
+    assert_eq!(
+        reason(TCP_SYN_SENT, 0, 0, state::SYN_SENT),
+        close::UNREACHABLE
+    );
+    assert_eq!(reason(TCP_SYN_SENT, 1, 0, state::SYN_SENT), close::REFUSED);
+    assert_eq!(
+        reason(TCP_SYN_SENT | TCP_GAVE_UP, 0, 0, state::SYN_SENT),
+        close::TIMEOUT
+    );
+    assert_eq!(reason(TCP_SYN_SENT, 0, 1, state::SYN_SENT), close::TIMEOUT);
+    assert_eq!(reason(UP, 1, 0, state::ESTABLISHED), close::RST);
+    assert_eq!(reason(UP | TCP_RST_OUT, 0, 1, state::FIN_WAIT1), close::RST);
+    assert_eq!(
+        reason(UP | TCP_GAVE_UP, 0, 0, state::ESTABLISHED),
+        close::TIMEOUT
+    );
+    assert_eq!(reason(UP, 0, 1, state::FIN_WAIT2), close::FIN);
+}
+
+#[test]
+fn a_reset_that_was_ignored_does_not_rewrite_a_good_end() {
+    let f = TcpFlow {
+        fin_in: 499,
+        fin_in_seen: 1,
+        rst_in_seen: 1,
+        ..flow(UP | TCP_FIN_OUT)
+    };
+    assert_eq!(close_reason(&f, &counts(2, 1), state::LAST_ACK), close::FIN);
+    assert_eq!(
+        close_reason(&f, &counts(2, 1), state::ESTABLISHED),
+        close::RST
+    );
+}
