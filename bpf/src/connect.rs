@@ -1,0 +1,161 @@
+//! `connect4/6` and `sendmsg4/6`: policy before anything is sent, and the opening of flows.
+//!
+//! A UDP flow begins with its first datagram, not with `connect`: C libraries connect a UDP socket to
+//! every address of a name to sort them, and send nothing.
+
+use crate::{
+    dgram, emit, judge,
+    maps::{Peer, Work},
+    slot, tcp_flow, work,
+};
+use abi::{IPPROTO_TCP, IPPROTO_UDP, Ip, PEER_OPEN, SlotConfig, reason};
+use aya_ebpf::{macros::cgroup_sock_addr, programs::SockAddrContext};
+use bpf::{addr, decide::Decision};
+use core::ffi::c_void;
+
+#[cgroup_sock_addr(connect4)]
+pub(crate) fn connect4(ctx: SockAddrContext) -> i32 {
+    connect(&ctx, addr4(&ctx))
+}
+
+#[cgroup_sock_addr(connect6)]
+pub(crate) fn connect6(ctx: SockAddrContext) -> i32 {
+    connect(&ctx, addr6(&ctx))
+}
+
+#[cgroup_sock_addr(sendmsg4)]
+pub(crate) fn sendmsg4(ctx: SockAddrContext) -> i32 {
+    sendmsg(&ctx, addr4(&ctx))
+}
+
+#[cgroup_sock_addr(sendmsg6)]
+pub(crate) fn sendmsg6(ctx: SockAddrContext) -> i32 {
+    sendmsg(&ctx, addr6(&ctx))
+}
+
+#[inline(always)]
+fn addr4(ctx: &SockAddrContext) -> Ip {
+    // SAFETY: the context is valid for the run.
+    addr::from_v4(u32::from_be(unsafe { (*ctx.sock_addr).user_ip4 }))
+}
+
+#[inline(always)]
+fn addr6(ctx: &SockAddrContext) -> Ip {
+    // SAFETY: the context is valid for the run.
+    unsafe { slot::context_addr((&raw const (*ctx.sock_addr).user_ip6).cast()) }
+}
+
+/// Where this call goes. Protocols without ports have port 0.
+#[inline(always)]
+fn target(ctx: &SockAddrContext, ip: Ip) -> Peer {
+    // SAFETY: the context is valid for the run.
+    let (port, proto) = unsafe { ((*ctx.sock_addr).user_port, (*ctx.sock_addr).protocol) };
+    let proto = if proto > 0xff {
+        IPPROTO_TCP
+    } else {
+        proto as u8
+    };
+    let ported = proto == IPPROTO_TCP || proto == IPPROTO_UDP;
+    let port = if ported { u16::from_be(port as u16) } else { 0 };
+    Peer {
+        ip,
+        port,
+        proto,
+        pad: [0; 5],
+    }
+}
+
+#[inline(always)]
+fn socket(ctx: &SockAddrContext) -> *mut c_void {
+    // SAFETY: the context is valid for the run.
+    unsafe { (*ctx.sock_addr).__bindgen_anon_1.sk }.cast()
+}
+
+#[inline(always)]
+fn connect(ctx: &SockAddrContext, ip: Ip) -> i32 {
+    let cfg = slot::config();
+    let Some(w) = work::claim() else {
+        return emit::refused_blindly(cfg);
+    };
+    w.target = target(ctx, ip);
+    slot::stamp_task(&mut w.flow);
+    let verdict = judge_connect(cfg, w, socket(ctx));
+    work::release(w);
+    verdict
+}
+
+#[inline(always)]
+fn sendmsg(ctx: &SockAddrContext, ip: Ip) -> i32 {
+    let cfg = slot::config();
+    let to = target(ctx, ip);
+    if cfg.slot != 0 && dgram::is_open(socket(ctx), cfg, &to) {
+        return 1;
+    }
+    let Some(w) = work::claim() else {
+        return emit::refused_blindly(cfg);
+    };
+    w.target = to;
+    slot::stamp_task(&mut w.flow);
+    let verdict = judge_sendmsg(cfg, w, socket(ctx));
+    work::release(w);
+    verdict
+}
+
+/// Refuses, with a record.
+#[inline(always)]
+fn deny(cfg: &SlotConfig, w: &mut Work, d: &Decision) -> i32 {
+    work::fill(w, cfg, d, 0);
+    emit::refused(&mut w.flow);
+    0
+}
+
+#[inline(always)]
+fn judge_connect(cfg: &SlotConfig, w: &mut Work, sk: *mut c_void) -> i32 {
+    if cfg.slot == 0 {
+        return deny(cfg, w, &Decision::refusal(reason::NOT_ENROLLED));
+    }
+    let now = slot::now();
+    let j = judge::egress(cfg, now, w, false);
+    if j.internal() {
+        return 1;
+    }
+    let d = j.decision();
+    let tcp = w.target.proto == IPPROTO_TCP;
+    // A UDP socket may be aimed at an address that is open for something else: nothing is sent yet,
+    // and the packet program judges what is.
+    if j.denied() && (tcp || !(j.known() && d.reason == reason::DEFAULT)) {
+        return deny(cfg, w, &d);
+    }
+    work::fill(w, cfg, &d, now);
+    let kept = if tcp {
+        tcp_flow::open(sk, &w.flow)
+    } else {
+        dgram::aim(sk, w)
+    };
+    if kept {
+        return 1;
+    }
+    deny(cfg, w, &Decision::refusal(reason::NO_STATE))
+}
+
+#[inline(always)]
+fn judge_sendmsg(cfg: &SlotConfig, w: &mut Work, sk: *mut c_void) -> i32 {
+    if cfg.slot == 0 {
+        return deny(cfg, w, &Decision::refusal(reason::NOT_ENROLLED));
+    }
+    let now = slot::now();
+    let j = judge::egress(cfg, now, w, false);
+    if j.internal() {
+        return 1;
+    }
+    if j.denied() {
+        return deny(cfg, w, &j.decision());
+    }
+    work::fill(w, cfg, &j.decision(), now);
+    let st = dgram::storage(sk, true);
+    if st.is_null() {
+        return deny(cfg, w, &Decision::refusal(reason::NO_STATE));
+    }
+    dgram::place(st, w, PEER_OPEN, &dgram::Add::nothing(now));
+    1
+}

@@ -1,0 +1,393 @@
+//! Flows of datagram sockets: a table of peers in socket storage, guarded by a spin lock, because
+//! senders on several CPUs and the receive path meet in it. No helper is called under the lock.
+
+use crate::{
+    emit,
+    maps::{DGRAM_FLOWS, DgramFlows, Peer, Work},
+    slot,
+};
+use abi::{
+    DGRAM_PEERS, DIRECTION_EGRESS, DgramPeer, FLOW_SETTLED, Flow, PEER_FREE, PEER_OPEN, PEER_QUIET,
+    SlotConfig, Tail, VERDICT_BYPASSED, close,
+};
+use aya_ebpf::helpers::generated::{bpf_sk_storage_get, bpf_spin_lock, bpf_spin_unlock};
+use bpf::{addr, decide};
+use core::{ffi::c_void, mem::MaybeUninit};
+
+/// Storage of a socket, made if need be.
+#[inline(always)]
+pub(crate) fn storage(sk: *mut c_void, create: bool) -> *mut DgramFlows {
+    if sk.is_null() {
+        return core::ptr::null_mut();
+    }
+    // SAFETY: `sk` is a socket pointer from a context.
+    unsafe {
+        bpf_sk_storage_get(
+            (&raw const DGRAM_FLOWS).cast_mut().cast(),
+            sk,
+            core::ptr::null_mut(),
+            create as u64,
+        )
+        .cast()
+    }
+}
+
+/// What a packet adds to a flow.
+#[derive(Clone, Copy)]
+pub(crate) struct Add {
+    pub(crate) bytes: u64,
+    pub(crate) packets: u64,
+    pub(crate) inbound: u64,
+    pub(crate) now: u64,
+}
+
+impl Add {
+    /// An opening without a packet.
+    #[inline(always)]
+    pub(crate) fn nothing(now: u64) -> Self {
+        Self {
+            bytes: 0,
+            packets: 0,
+            inbound: 0,
+            now,
+        }
+    }
+}
+
+/// Whether an entry is about this peer. Of an accepted flow the peer is the source.
+#[inline(always)]
+fn is_about(p: &DgramPeer, peer: &Peer) -> bool {
+    if p.state == PEER_FREE || p.flow.proto != peer.proto {
+        return false;
+    }
+    if p.flow.direction == DIRECTION_EGRESS {
+        p.flow.dst_port == peer.port && addr::same(&p.flow.dst, &peer.ip)
+    } else {
+        p.flow.src_port == peer.port && addr::same(&p.flow.src, &peer.ip)
+    }
+}
+
+/// Whether the flow's judgement still stands.
+#[inline(always)]
+pub(crate) fn stands(f: &Flow, cfg: &SlotConfig, now: u64) -> bool {
+    f.generation == cfg.generation
+        && (f.verdict != VERDICT_BYPASSED
+            || f.flags & FLOW_SETTLED != 0
+            || decide::bypassed(cfg, now))
+}
+
+/// Whether a live flow to this peer exists and its judgement stands. Reads without the lock: what it
+/// lets pass is checked again, under the lock, when the packet leaves.
+#[inline(always)]
+pub(crate) fn is_open(sk: *mut c_void, cfg: &SlotConfig, peer: &Peer) -> bool {
+    let st = storage(sk, false);
+    if st.is_null() {
+        return false;
+    }
+    let mut i = 0;
+    while i < DGRAM_PEERS {
+        // SAFETY: a map value, the index is in range.
+        let p = unsafe { &(*st).peers[i] };
+        if p.state == PEER_OPEN && is_about(p, peer) {
+            return p.flow.generation == cfg.generation && p.flow.verdict != VERDICT_BYPASSED;
+        }
+        i = slot::next(i);
+    }
+    false
+}
+
+/// Notes where a socket is aimed by `connect`, after ending the flows it had.
+#[inline(always)]
+pub(crate) fn aim(sk: *mut c_void, w: &mut Work) -> bool {
+    let st = storage(sk, true);
+    if st.is_null() {
+        return false;
+    }
+    end_all(st, close::REPLACED);
+    place(st, w, PEER_QUIET, &Add::nothing(w.flow.start));
+    true
+}
+
+/// Result of [`count`]: no entry.
+pub(crate) const UNKNOWN: u32 = 0;
+/// The packet was counted.
+pub(crate) const COUNTED: u32 = 1;
+/// The entry is quiet, its flow begins (again) with this packet.
+pub(crate) const QUIET: u32 = 2;
+/// The entry's judgement is out of date.
+pub(crate) const STALE: u32 = 3;
+
+/// Counts a packet for its peer if there is a live flow whose judgement stands; otherwise says what
+/// there is.
+#[inline(never)]
+pub(crate) fn count(st: *mut DgramFlows, peer: &Peer, cfg: &SlotConfig, add: &Add) -> u32 {
+    if st.is_null() {
+        return UNKNOWN;
+    }
+    let mut result = UNKNOWN;
+    // SAFETY: `st` is a map value; its lock is taken and given back on one path; indexes in range.
+    unsafe {
+        bpf_spin_lock(&raw mut (*st).lock);
+        let mut i = 0;
+        while i < DGRAM_PEERS {
+            let p = &mut (*st).peers[i];
+            if is_about(p, peer) {
+                if p.state != PEER_OPEN {
+                    result = QUIET;
+                } else if stands(&p.flow, cfg, add.now) {
+                    tally(p, add);
+                    result = COUNTED;
+                } else {
+                    result = STALE;
+                }
+                break;
+            }
+            i = slot::next(i);
+        }
+        bpf_spin_unlock(&raw mut (*st).lock);
+    }
+    result
+}
+
+/// Copies the entry of a peer into the work buffer. Returns whether there is one.
+#[inline(always)]
+pub(crate) fn recall(st: *mut DgramFlows, w: &mut Work) -> bool {
+    let mut found = false;
+    // SAFETY: as in `count`.
+    unsafe {
+        bpf_spin_lock(&raw mut (*st).lock);
+        let mut i = 0;
+        while i < DGRAM_PEERS {
+            let p = &(*st).peers[i];
+            if is_about(p, &w.target) {
+                slot::copy(&mut w.flow, &p.flow);
+                found = true;
+                break;
+            }
+            i = slot::next(i);
+        }
+        bpf_spin_unlock(&raw mut (*st).lock);
+    }
+    found
+}
+
+#[inline(always)]
+fn tally(p: &mut DgramPeer, add: &Add) {
+    p.last = add.now;
+    if add.inbound != 0 {
+        p.bytes_in += add.bytes;
+        p.packets_in += add.packets;
+    } else {
+        p.bytes_out += add.bytes;
+        p.packets_out += add.packets;
+    }
+}
+
+/// Confirms a live flow under the current configuration and counts the packet.
+#[inline(always)]
+pub(crate) fn confirm(st: *mut DgramFlows, peer: &Peer, generation: u32, add: &Add) {
+    // SAFETY: as in `count`.
+    unsafe {
+        bpf_spin_lock(&raw mut (*st).lock);
+        let mut i = 0;
+        while i < DGRAM_PEERS {
+            let p = &mut (*st).peers[i];
+            if is_about(p, peer) {
+                p.flow.generation = generation;
+                p.flow.flags |= FLOW_SETTLED;
+                tally(p, add);
+                break;
+            }
+            i = slot::next(i);
+        }
+        bpf_spin_unlock(&raw mut (*st).lock);
+    }
+}
+
+/// Puts the flow of the work buffer, whose target is its peer, into the table, with the packet that
+/// opens it. A live flow to the same peer goes on; a ninth peer takes the place of the least recent one, whose record leaves.
+#[inline(never)]
+pub(crate) fn place(st: *mut DgramFlows, w: &mut Work, state: u32, add: &Add) -> i32 {
+    if st.is_null() {
+        return 0;
+    }
+    let idle_ns = slot::config().udp_idle_ns;
+    let mut opens = state == PEER_OPEN;
+    let mut evicted = false;
+    // SAFETY: as in `count`; `choose` stays below `DGRAM_PEERS`.
+    unsafe {
+        bpf_spin_lock(&raw mut (*st).lock);
+        let at = choose(&(*st).peers, &w.target);
+        let p = &mut (*st).peers[at & (DGRAM_PEERS - 1)];
+        if p.state == PEER_OPEN && is_about(p, &w.target) {
+            opens = false;
+        } else {
+            if p.state == PEER_OPEN {
+                slot::copy(&mut w.evicted, &p.flow);
+                copy_counts(&mut w.tail, p);
+                evicted = true;
+            }
+            slot::copy(&mut p.flow, &w.flow);
+            p.state = state;
+            p.idle_ns = idle_ns;
+            p.bytes_in = 0;
+            p.bytes_out = 0;
+            p.packets_in = 0;
+            p.packets_out = 0;
+        }
+        tally(p, add);
+        bpf_spin_unlock(&raw mut (*st).lock);
+    }
+    if opens {
+        emit::opened(w.flow.index);
+    }
+    if evicted {
+        w.tail.close = close::REPLACED as u64;
+        emit::end(&w.evicted, &w.tail);
+    }
+    0
+}
+
+/// The entry of this peer, else a free one, else the least recent quiet one, else the least recent.
+#[inline(always)]
+fn choose(peers: &[DgramPeer; DGRAM_PEERS], peer: &Peer) -> usize {
+    let mut best = 0;
+    let mut rank = u64::MAX;
+    let mut i = 0;
+    while i < DGRAM_PEERS {
+        let p = &peers[i];
+        // The boot clock stays far below 2^62 ns (146 years).
+        let r = if is_about(p, peer) {
+            return i;
+        } else if p.state == PEER_FREE {
+            1
+        } else if p.state == PEER_QUIET {
+            2 + p.last
+        } else {
+            (1 << 62) + p.last
+        };
+        if r < rank {
+            rank = r;
+            best = i;
+        }
+        i = slot::next(i);
+    }
+    best
+}
+
+#[inline(always)]
+fn copy_counts(t: &mut Tail, p: &DgramPeer) {
+    t.end = p.last;
+    t.bytes_in = p.bytes_in;
+    t.bytes_out = p.bytes_out;
+    t.packets_in = p.packets_in;
+    t.packets_out = p.packets_out;
+    t.rtt_us = 0;
+    t.retransmits = 0;
+    t.cut_rule = abi::NO_RULE;
+    t.cut_policy = 0;
+}
+
+/// Cuts the live flow to the target of the work buffer. Returns whether there was one, then to be
+/// found in `w.evicted` and `w.tail`.
+#[inline(always)]
+pub(crate) fn cut(st: *mut DgramFlows, w: &mut Work) -> bool {
+    let mut found = false;
+    // SAFETY: as in `count`.
+    unsafe {
+        bpf_spin_lock(&raw mut (*st).lock);
+        let mut i = 0;
+        while i < DGRAM_PEERS {
+            let p = &mut (*st).peers[i];
+            if p.state == PEER_OPEN && is_about(p, &w.target) {
+                slot::copy(&mut w.evicted, &p.flow);
+                copy_counts(&mut w.tail, p);
+                p.state = PEER_QUIET;
+                found = true;
+                break;
+            }
+            i = slot::next(i);
+        }
+        bpf_spin_unlock(&raw mut (*st).lock);
+    }
+    w.tail.close = close::POLICY as u64;
+    found
+}
+
+/// Copies one live entry; ends it, leaving it quiet, if it has been idle since `before`. Returns
+/// [`TAKEN`], [`LIVE`] or [`GONE`].
+#[inline(always)]
+pub(crate) fn take(st: *mut DgramFlows, i: usize, before: u64, f: &mut Flow, t: &mut Tail) -> u32 {
+    let mut result = GONE;
+    // SAFETY: as in `count`.
+    unsafe {
+        bpf_spin_lock(&raw mut (*st).lock);
+        let p = &mut (*st).peers[i & (DGRAM_PEERS - 1)];
+        if p.state == PEER_OPEN {
+            slot::copy(f, &p.flow);
+            copy_counts(t, p);
+            result = LIVE;
+            if p.last <= before {
+                p.state = PEER_QUIET;
+                result = TAKEN;
+            }
+        }
+        bpf_spin_unlock(&raw mut (*st).lock);
+    }
+    result
+}
+
+/// Result of [`take`]: no live flow.
+pub(crate) const GONE: u32 = 0;
+/// A live flow that stays.
+pub(crate) const LIVE: u32 = 1;
+/// The flow was ended.
+pub(crate) const TAKEN: u32 = 2;
+
+/// Ends every live flow of a socket. A flow that never got a packet out was unreachable.
+#[inline(never)]
+pub(crate) fn end_all(st: *mut DgramFlows, why: u8) -> i32 {
+    if st.is_null() {
+        return 0;
+    }
+    let mut i = 0;
+    while i < DGRAM_PEERS {
+        end_one(st, i, why);
+        i = slot::next(i);
+    }
+    0
+}
+
+#[inline(never)]
+fn end_one(st: *mut DgramFlows, i: usize, why: u8) -> i32 {
+    if st.is_null() {
+        return 0;
+    }
+    let mut f = MaybeUninit::<Flow>::uninit();
+    let mut t = Tail::new(why, 0);
+    // SAFETY: `take` writes the whole flow when it says so.
+    let f = unsafe { &mut *f.as_mut_ptr() };
+    if take(st, i, u64::MAX, f, &mut t) == TAKEN {
+        if t.packets_in + t.packets_out == 0 {
+            t.close = close::UNREACHABLE as u64;
+        }
+        t.end = slot::now();
+        emit::end(f, &t);
+    }
+    0
+}
+
+/// Whether the live flow to a peer was opened by us.
+#[inline(always)]
+pub(crate) fn is_ours(st: *mut DgramFlows, peer: &Peer) -> bool {
+    let mut i = 0;
+    while i < DGRAM_PEERS {
+        // SAFETY: a map value, the index is in range; the packet was counted to this entry.
+        let p = unsafe { &(*st).peers[i] };
+        if p.state == PEER_OPEN && is_about(p, peer) {
+            return p.flow.direction == DIRECTION_EGRESS;
+        }
+        i = slot::next(i);
+    }
+    false
+}

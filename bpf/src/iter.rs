@@ -1,0 +1,182 @@
+//! The iterators over all flow state, pinned: a plain read lists the live flows, ends datagram flows
+//! that have gone idle, and ends all flows of a slot when the loader says so.
+
+use crate::{
+    dgram, emit,
+    maps::DgramFlows,
+    slot::{self, control},
+    tcp_flow,
+};
+use abi::{DGRAM_PEERS, FLOW_MID_STREAM, Flow, PEER_OPEN, Tail, TcpCounts, TcpFlow, close};
+use aya_ebpf::{
+    Global,
+    helpers::generated::{bpf_probe_read_kernel, bpf_seq_write},
+};
+use core::{ffi::c_void, mem::MaybeUninit};
+
+/// Offsets of the fields of `struct tcp_sock`, in the order of [`TcpCounts`]; the loader reads them
+/// from the kernel's BTF. Helpers that read TCP counters do not exist for iterators.
+#[unsafe(no_mangle)]
+static TCP_OFFSETS: Global<[u32; 9]> = Global::new([0; 9]);
+
+#[repr(C)]
+pub(crate) struct Meta {
+    seq: *mut c_void,
+    session: u64,
+    number: u64,
+}
+
+/// `struct bpf_iter__bpf_sk_storage_map`.
+#[repr(C)]
+pub(crate) struct Row<T> {
+    meta: *const Meta,
+    map: *mut c_void,
+    sk: *mut c_void,
+    value: *mut T,
+}
+
+#[unsafe(link_section = "iter/bpf_sk_storage_map")]
+#[unsafe(no_mangle)]
+pub(crate) fn iter_tcp(row: *mut Row<TcpFlow>) -> i32 {
+    // SAFETY: the context is valid for the run.
+    let (sk, value, seq) = unsafe { ((*row).sk, (*row).value, (*(*row).meta).seq) };
+    if value.is_null() || sk.is_null() {
+        return 0;
+    }
+    let Some(st) = tcp_flow::storage(sk, false) else {
+        return 0;
+    };
+    if st.live == 0 {
+        return 0;
+    }
+    let c = if st.flow.flags & FLOW_MID_STREAM != 0 {
+        st.mid[1]
+    } else {
+        counts(sk)
+    };
+    let why = ending(st.flow.slot);
+    let mut t = Tail::new(why, slot::now());
+    if why == close::LIVE {
+        tcp_flow::fill(&mut t, st, &c);
+        write(seq, &st.flow, &t);
+    } else if slot::swap(&raw mut st.live, 0) == 1 {
+        st.cut = 1;
+        tcp_flow::end(st, &c, &mut t);
+    }
+    0
+}
+
+#[unsafe(link_section = "iter/bpf_sk_storage_map")]
+#[unsafe(no_mangle)]
+pub(crate) fn iter_dgram(row: *mut Row<DgramFlows>) -> i32 {
+    // SAFETY: the context is valid for the run.
+    let (sk, value, seq) = unsafe { ((*row).sk, (*row).value, (*(*row).meta).seq) };
+    if value.is_null() || sk.is_null() {
+        return 0;
+    }
+    let st = dgram::storage(sk, false);
+    if st.is_null() {
+        return 0;
+    }
+    let mut i = 0;
+    while i < DGRAM_PEERS {
+        visit(st, i, seq);
+        i += 1;
+    }
+    0
+}
+
+/// Lists one live flow, or ends it because it is idle or the loader says so.
+#[inline(always)]
+fn visit(st: *mut DgramFlows, i: usize, seq: *mut c_void) {
+    // SAFETY: a map value, the index is in range; a torn look is corrected by `take`, which looks
+    // again under the lock.
+    let (state, owner, idle) = unsafe {
+        let p = &(*st).peers[i];
+        (p.state, p.flow.slot, p.idle_ns)
+    };
+    if state != PEER_OPEN {
+        return;
+    }
+    let now = slot::now();
+    let forced = ending(owner);
+    let (why, before) = if forced == close::LIVE {
+        (close::IDLE, now.saturating_sub(idle))
+    } else {
+        (forced, u64::MAX)
+    };
+    let mut f = MaybeUninit::<Flow>::uninit();
+    // SAFETY: `take` writes the whole flow unless it says `GONE`.
+    let f = unsafe { &mut *f.as_mut_ptr() };
+    let mut t = Tail::new(why, now);
+    match dgram::take(st, i, before, f, &mut t) {
+        dgram::TAKEN => {
+            if forced != close::LIVE {
+                t.end = now;
+            }
+            emit::end(f, &t);
+        }
+        dgram::LIVE => {
+            t.close = close::LIVE as u64;
+            t.end = now;
+            write(seq, f, &t);
+        }
+        _ => {}
+    }
+}
+
+/// The close reason that the loader wants for this slot's flows.
+#[inline(always)]
+fn ending(slot: u32) -> u8 {
+    match control() {
+        Some(c) if c.end_slot == slot && slot != 0 => c.end_close as u8,
+        _ => close::LIVE,
+    }
+}
+
+/// Writes an [`abi::LiveFlow`] in its two parts. A full buffer makes the kernel
+/// drop what this run wrote and call again with the same row.
+#[inline(always)]
+fn write(seq: *mut c_void, f: &Flow, t: &Tail) {
+    let (flow, tail) = (
+        core::ptr::from_ref(f).cast_mut().cast(),
+        core::ptr::from_ref(t).cast_mut().cast(),
+    );
+    // SAFETY: `seq` comes from the context; the buffers are of the given sizes.
+    unsafe {
+        bpf_seq_write(seq.cast(), flow, size_of::<Flow>() as u32);
+        bpf_seq_write(seq.cast(), tail, size_of::<Tail>() as u32);
+    }
+}
+
+#[inline(always)]
+fn counts(sk: *mut c_void) -> TcpCounts {
+    let o = TCP_OFFSETS.load();
+    TcpCounts {
+        acked: field::<u64>(sk, o[0]),
+        received: field::<u64>(sk, o[1]),
+        segs_in: field::<u32>(sk, o[2]),
+        segs_out: field::<u32>(sk, o[3]),
+        snd_nxt: field::<u32>(sk, o[4]),
+        snd_una: field::<u32>(sk, o[5]),
+        rcv_nxt: field::<u32>(sk, o[6]),
+        srtt: field::<u32>(sk, o[7]),
+        retrans: field::<u32>(sk, o[8]),
+        pad: 0,
+    }
+}
+
+/// Reads a field of the kernel's socket; zero if it cannot be read.
+#[inline(always)]
+fn field<T: Copy + Default>(sk: *mut c_void, off: u32) -> T {
+    let mut v = T::default();
+    // SAFETY: the helper checks the address itself and fills `v` or leaves it.
+    unsafe {
+        bpf_probe_read_kernel(
+            (&raw mut v).cast(),
+            size_of::<T>() as u32,
+            sk.byte_add(off as usize),
+        )
+    };
+    v
+}

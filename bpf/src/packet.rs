@@ -1,0 +1,336 @@
+//! `cgroup_skb`: judges what is really on the wire, whatever an earlier hook was told.
+
+use crate::{
+    emit,
+    maps::{Peer, Work},
+    packet_dgram, packet_tcp, slot, work,
+};
+use abi::{
+    DIRECTION_INGRESS, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, Ip, SlotConfig,
+    TcpCounts, VERDICT_DENIED, reason,
+};
+use aya_ebpf::{
+    bindings::{__sk_buff, bpf_sock},
+    helpers::generated::{bpf_sk_fullsock, bpf_tcp_sock},
+    macros::cgroup_skb,
+    programs::SkBuffContext,
+};
+use bpf::{
+    addr,
+    decide::{self, Decision},
+    wire::{self, Bytes, Wire},
+};
+use core::{arch::asm, ffi::c_void};
+
+/// A packet under judgement.
+#[repr(C)]
+pub(crate) struct Packet {
+    pub(crate) wire: Wire,
+    /// Payload behind the transport header.
+    pub(crate) payload: u64,
+}
+
+/// Direct access to the linear part of a packet, which always holds the headers.
+struct Linear {
+    data: usize,
+    end: usize,
+}
+
+impl Linear {
+    #[inline(always)]
+    fn of(skb: *const __sk_buff) -> Self {
+        // SAFETY: the context is valid for the run.
+        let (mut data, mut end) = unsafe { ((*skb).data as usize, (*skb).data_end as usize) };
+        // The fields are 32 bits wide and hold pointers: hide that, or they are compared as 32 bit
+        // numbers, from which the verifier learns nothing.
+        // SAFETY: two moves onto themselves; an empty block would leave line information without an
+        // instruction, which the kernel refuses.
+        unsafe {
+            asm!("{0} = {0}", "{1} = {1}", inout(reg) data, inout(reg) end, options(pure, nomem, nostack));
+        }
+        Self { data, end }
+    }
+
+    /// A value at `off`. Network headers are aligned to two bytes at least and the kernel allows
+    /// unaligned access where it has BPF at all; the compiler would take it apart into bytes.
+    #[inline(always)]
+    fn get<T: Copy>(&self, off: u32) -> Option<T> {
+        // Three extension headers of 256 words at most; the verifier wants the bound.
+        if off > 8192 {
+            return None;
+        }
+        let at = self.data + off as usize;
+        if at + size_of::<T>() > self.end {
+            return None;
+        }
+        // SAFETY: the bytes lie within the packet, checked above.
+        Some(unsafe { *(at as *const T) })
+    }
+}
+
+impl Bytes for Linear {
+    #[inline(always)]
+    fn byte(&self, off: u32) -> Option<u8> {
+        self.get(off)
+    }
+
+    #[inline(always)]
+    fn half(&self, off: u32) -> Option<u16> {
+        self.get(off).map(u16::from_be)
+    }
+
+    #[inline(always)]
+    fn word(&self, off: u32) -> Option<u32> {
+        self.get(off).map(u32::from_be)
+    }
+}
+
+/// Reads the headers into `p`; 0 when they cannot be followed. A global function, see [`crate::emit`]:
+/// behind it every packet looks alike to the verifier.
+#[unsafe(no_mangle)]
+extern "C" fn packet_read(skb: *mut __sk_buff, p: *mut Packet) -> i32 {
+    // SAFETY: a pointer to a whole value or null.
+    let Some(p) = (unsafe { p.as_mut() }) else {
+        return 0;
+    };
+    let Some(wire) = wire::parse(&Linear::of(skb)) else {
+        return 0;
+    };
+    // SAFETY: the context is valid for the run.
+    let len = unsafe { (*skb).len };
+    p.payload = len.saturating_sub(wire.payload) as u64;
+    p.wire = wire;
+    1
+}
+
+/// A packet of nothing, to be read into.
+#[inline(always)]
+fn blank() -> Packet {
+    let wire = Wire {
+        src: Ip([0; 16]),
+        dst: Ip([0; 16]),
+        src_port: 0,
+        dst_port: 0,
+        proto: 0,
+        tcp_flags: 0,
+        payload: 0,
+        seq: 0,
+    };
+    Packet { wire, payload: 0 }
+}
+
+/// Socket that the packet belongs to.
+#[inline(always)]
+pub(crate) fn sk(skb: *mut __sk_buff) -> *mut c_void {
+    // SAFETY: the context is valid for the run.
+    unsafe { (*skb).__bindgen_anon_2.sk }.cast()
+}
+
+#[inline(always)]
+fn full(skb: *mut __sk_buff) -> *mut bpf_sock {
+    let sk = sk(skb).cast::<bpf_sock>();
+    if sk.is_null() {
+        return sk;
+    }
+    // SAFETY: a socket pointer from the context.
+    unsafe { bpf_sk_fullsock(sk) }
+}
+
+/// State of a full socket, 0 for others.
+#[inline(always)]
+pub(crate) fn socket_state(skb: *mut __sk_buff) -> u32 {
+    let sk = full(skb);
+    // SAFETY: not null.
+    if sk.is_null() {
+        0
+    } else {
+        unsafe { (*sk).state }
+    }
+}
+
+/// Writes the kernel's counters of a TCP socket. Returns whether it is one.
+#[inline(always)]
+pub(crate) fn counts(skb: *mut __sk_buff, c: &mut TcpCounts) -> bool {
+    let sk = full(skb);
+    if sk.is_null() {
+        return false;
+    }
+    // SAFETY: a full socket; the helper answers NULL for anything but TCP.
+    unsafe {
+        let t = bpf_tcp_sock(sk);
+        if t.is_null() {
+            return false;
+        }
+        c.acked = (*t).bytes_acked;
+        c.received = (*t).bytes_received;
+        c.segs_in = (*t).segs_in;
+        c.segs_out = (*t).segs_out;
+        c.snd_nxt = (*t).snd_nxt;
+        c.snd_una = (*t).snd_una;
+        c.rcv_nxt = (*t).rcv_nxt;
+        c.srtt = (*t).srtt_us;
+        c.retrans = (*t).total_retrans;
+        c.pad = 0;
+    }
+    true
+}
+
+/// Datagrams in this packet: one buffer may hold many (UDP_SEGMENT, UDP_GRO).
+#[inline(always)]
+pub(crate) fn datagrams(skb: *mut __sk_buff) -> u64 {
+    // SAFETY: the context is valid for the run.
+    let n = unsafe { (*skb).gso_segs };
+    if n == 0 { 1 } else { n as u64 }
+}
+
+impl Packet {
+    /// Where the packet goes.
+    #[inline(always)]
+    pub(crate) fn to(&self) -> Peer {
+        Peer {
+            ip: self.wire.dst,
+            port: self.wire.dst_port,
+            proto: self.wire.proto,
+            pad: [0; 5],
+        }
+    }
+
+    /// Where the packet comes from.
+    #[inline(always)]
+    pub(crate) fn from(&self) -> Peer {
+        Peer {
+            ip: self.wire.src,
+            port: self.wire.src_port,
+            proto: self.wire.proto,
+            pad: [0; 5],
+        }
+    }
+}
+
+#[cgroup_skb(egress)]
+pub(crate) fn egress(ctx: SkBuffContext) -> i32 {
+    let skb = ctx.skb.skb;
+    let cfg = slot::config();
+    let mut p = blank();
+    if packet_read(skb, &mut p) == 0 {
+        return unreadable(cfg, skb);
+    }
+    if cfg.slot == 0 {
+        return refuse_out(cfg, &p, reason::NOT_ENROLLED);
+    }
+    if p.wire.proto == IPPROTO_TCP {
+        return packet_tcp::egress(cfg, skb, &p);
+    }
+    packet_dgram::egress(cfg, skb, &p)
+}
+
+#[cgroup_skb(ingress)]
+pub(crate) fn ingress(ctx: SkBuffContext) -> i32 {
+    let skb = ctx.skb.skb;
+    let cfg = slot::config();
+    if cfg.slot == 0 {
+        return 0;
+    }
+    let mut p = blank();
+    // What arrives in a shape that cannot be followed is nobody's flow; nothing is learned from it.
+    if packet_read(skb, &mut p) == 0 {
+        return !decide::enforcing(cfg, slot::now()) as i32;
+    }
+    if p.wire.proto == IPPROTO_TCP {
+        return packet_tcp::ingress(cfg, skb, &p);
+    }
+    packet_dgram::ingress(cfg, skb, &p)
+}
+
+/// A packet whose headers cannot be followed; the record says what can be seen.
+#[inline(never)]
+fn unreadable(cfg: &SlotConfig, skb: *mut __sk_buff) -> i32 {
+    let now = slot::now();
+    let d = if cfg.slot == 0 {
+        Decision::refusal(reason::NOT_ENROLLED)
+    } else {
+        decide::kind(cfg, now, reason::HEADERS)
+    };
+    if d.verdict != VERDICT_DENIED {
+        return 1;
+    }
+    let Some(w) = work::claim() else {
+        return emit::refused_blindly(cfg);
+    };
+    w.target = glimpse(&Linear::of(skb));
+    work::fill(w, cfg, &d, now);
+    emit::refused(&mut w.flow);
+    work::release(w);
+    0
+}
+
+/// Destination and protocol of a packet, without following anything.
+#[inline(always)]
+fn glimpse(b: &Linear) -> Peer {
+    let mut peer = Peer {
+        ip: Ip([0; 16]),
+        port: 0,
+        proto: 0,
+        pad: [0; 5],
+    };
+    let Some(first) = b.byte(0) else { return peer };
+    if first >> 4 == 4 {
+        if let (Some(a), Some(n)) = (b.word(16), b.byte(9)) {
+            peer.ip = addr::from_v4(a);
+            peer.proto = n;
+        }
+    } else if let (Some(a), Some(n)) = (wire::words(b, 24), b.byte(6)) {
+        peer.ip = addr::from_v6(a);
+        peer.proto = n;
+    }
+    peer
+}
+
+/// Drops an outgoing packet for a reason that policy has no part in, with a record of its own.
+#[inline(never)]
+pub(crate) fn refuse_out(cfg: &SlotConfig, p: &Packet, why: u8) -> i32 {
+    let Some(w) = work::claim() else {
+        return emit::refused_blindly(cfg);
+    };
+    w.target = p.to();
+    deny_out(cfg, p, w, &Decision::refusal(why));
+    work::release(w);
+    0
+}
+
+/// Records the refusal of an outgoing packet to the target of the work buffer, whose flow names the
+/// task where one is known.
+#[inline(always)]
+pub(crate) fn deny_out(cfg: &SlotConfig, p: &Packet, w: &mut Work, d: &Decision) {
+    work::fill(w, cfg, d, 0);
+    work::source(&mut w.flow, &p.wire.src, p.wire.src_port);
+    emit::refused(&mut w.flow);
+}
+
+/// Records the refusal of an incoming packet.
+#[inline(always)]
+pub(crate) fn deny_in(cfg: &SlotConfig, p: &Packet, w: &mut Work, d: &Decision) {
+    fill_in(cfg, p, w, d, 0);
+    emit::refused(&mut w.flow);
+}
+
+/// Fills in a flow that the sender of this packet opens.
+#[inline(always)]
+pub(crate) fn fill_in(cfg: &SlotConfig, p: &Packet, w: &mut Work, d: &Decision, now: u64) {
+    w.target = Peer {
+        ip: p.wire.dst,
+        port: p.wire.dst_port,
+        proto: p.wire.proto,
+        pad: [0; 5],
+    };
+    work::fill(w, cfg, d, now);
+    work::source(&mut w.flow, &p.wire.src, p.wire.src_port);
+    w.flow.direction = DIRECTION_INGRESS;
+}
+
+/// Whether packets of this protocol can be judged at all. Others come only from sockets that the
+/// policy would have refused, and could carry another packet inside.
+#[inline(always)]
+pub(crate) fn understood(proto: u8) -> bool {
+    proto == IPPROTO_TCP || proto == IPPROTO_UDP || proto == IPPROTO_ICMP || proto == IPPROTO_ICMPV6
+}

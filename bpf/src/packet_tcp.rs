@@ -1,0 +1,264 @@
+//! TCP packets: the fast path of an established flow, and everything that can be wrong with one.
+
+use crate::{
+    dgram, emit, judge,
+    maps::Work,
+    packet::{self, Packet},
+    query, slot, tcp_flow, work,
+};
+use abi::{
+    DIRECTION_EGRESS, DIRECTION_INGRESS, FLOW_DNS, FLOW_MID_STREAM, FLOW_SETTLED, SlotConfig,
+    TCP_ESTABLISHED, TCP_FIN_OUT, TCP_RST_OUT, Tail, TcpFlow, VERDICT_BYPASSED, VERDICT_DENIED,
+    close, reason,
+};
+use aya_ebpf::bindings::__sk_buff;
+use bpf::{
+    addr,
+    decide::{self, Decision},
+    tcp::{self, FLAG_ACK, FLAG_FIN, FLAG_RST, FLAG_SYN},
+};
+
+/// Judges an outgoing TCP packet.
+#[inline(never)]
+pub(crate) fn egress(cfg: &SlotConfig, skb: *mut __sk_buff, p: &Packet) -> i32 {
+    let Some(st) = tcp_flow::storage(packet::sk(skb), false) else {
+        return stateless(cfg, skb, p, 0);
+    };
+    if st.cut != 0 {
+        return 0;
+    }
+    if !goes_where_it_should(st, p) && rewritten(cfg, skb, p, st) == 0 {
+        return 0;
+    }
+    if !current(cfg, skb, st) && rejudge(cfg, skb, st) == 0 {
+        return 0;
+    }
+    if p.wire.tcp_flags & (FLAG_FIN | FLAG_RST) != 0 {
+        note_out(st, p);
+    }
+    if st.flow.flags & FLOW_DNS != 0 {
+        return query::stream_passes(cfg, skb, p, st);
+    }
+    1
+}
+
+/// Judges an incoming TCP packet.
+#[inline(never)]
+pub(crate) fn ingress(cfg: &SlotConfig, skb: *mut __sk_buff, p: &Packet) -> i32 {
+    let Some(st) = tcp_flow::storage(packet::sk(skb), false) else {
+        return stateless(cfg, skb, p, 1);
+    };
+    if st.cut != 0 || (!current(cfg, skb, st) && rejudge(cfg, skb, st) == 0) {
+        return 0;
+    }
+    if p.wire.tcp_flags & FLAG_FIN != 0 {
+        st.fin_in = p.wire.seq.wrapping_add(p.payload as u32);
+        st.fin_in_seen = 1;
+    }
+    if p.wire.tcp_flags & FLAG_RST != 0 {
+        st.rst_in_seen = 1;
+    }
+    if st.flow.flags & FLOW_DNS != 0 {
+        query::learn_stream(cfg, skb, p);
+    }
+    1
+}
+
+/// Whether the packet goes to the peer that the flow was opened to (or accepted from).
+#[inline(always)]
+fn goes_where_it_should(st: &TcpFlow, p: &Packet) -> bool {
+    let w = &p.wire;
+    if st.flow.direction == DIRECTION_EGRESS {
+        w.dst_port == st.flow.dst_port && addr::same(&w.dst, &st.flow.dst)
+    } else {
+        w.dst_port == st.flow.src_port && addr::same(&w.dst, &st.flow.src)
+    }
+}
+
+#[inline(always)]
+fn note_out(st: &mut TcpFlow, p: &Packet) {
+    if p.wire.tcp_flags & FLAG_RST != 0 {
+        st.hints |= TCP_RST_OUT;
+    } else {
+        st.fin_out = p.wire.seq.wrapping_add(p.payload as u32);
+        st.hints |= TCP_FIN_OUT;
+    }
+}
+
+/// Whether the flow's judgement stands. Keeps, on the way, the counters of a flow that no other hook
+/// will report.
+#[inline(always)]
+fn current(cfg: &SlotConfig, skb: *mut __sk_buff, st: &mut TcpFlow) -> bool {
+    if st.flow.flags & FLOW_MID_STREAM != 0 {
+        packet::counts(skb, &mut st.mid[1]);
+    }
+    if st.flow.verdict != VERDICT_BYPASSED {
+        return st.flow.generation == cfg.generation;
+    }
+    dgram::stands(&st.flow, cfg, slot::now())
+}
+
+/// Judges a live flow again: the configuration has changed or its bypass has ended.
+#[inline(never)]
+fn rejudge(cfg: &SlotConfig, skb: *mut __sk_buff, st: &mut TcpFlow) -> i32 {
+    let Some(w) = work::claim() else {
+        return emit::refused_blindly(cfg);
+    };
+    let now = slot::now();
+    let passes = if st.flow.direction == DIRECTION_INGRESS {
+        settle(cfg, skb, st, &decide::ingress(cfg, now), now)
+    } else {
+        slot::copy(&mut w.flow.names, &st.flow.names);
+        w.target.ip = st.flow.dst;
+        w.target.port = st.flow.dst_port;
+        w.target.proto = st.flow.proto;
+        let j = judge::egress(cfg, now, w, true);
+        j.internal() || settle(cfg, skb, st, &j.decision(), now)
+    };
+    work::release(w);
+    passes as i32
+}
+
+#[inline(always)]
+fn settle(cfg: &SlotConfig, skb: *mut __sk_buff, st: &mut TcpFlow, d: &Decision, now: u64) -> bool {
+    if d.verdict == VERDICT_DENIED {
+        cut(cfg, skb, st, d.rule, now);
+        return false;
+    }
+    st.flow.generation = cfg.generation;
+    st.flow.flags |= FLOW_SETTLED;
+    true
+}
+
+/// Ends a live flow in mid-air: opening verdict and bytes stay, nothing passes any more.
+#[inline(always)]
+fn cut(cfg: &SlotConfig, skb: *mut __sk_buff, st: &mut TcpFlow, rule: u32, now: u64) {
+    st.cut = 1;
+    if slot::swap(&raw mut st.live, 0) != 1 {
+        return;
+    }
+    let mut t = Tail::new(close::POLICY, now);
+    t.cut_rule = rule;
+    t.cut_policy = cfg.policy;
+    // The copies in the storage are free: only flows older than the attachment need the second.
+    if packet::counts(skb, &mut st.mid[1]) {
+        tcp_flow::fill_own(&mut t, st);
+    }
+    emit::end(&st.flow, &t);
+}
+
+/// The packet goes elsewhere than the flow was opened to: something rewrote it on the way. The new
+/// destination is judged for itself; if it is denied, the attempt gets a record and the flow ends.
+#[inline(never)]
+fn rewritten(cfg: &SlotConfig, skb: *mut __sk_buff, p: &Packet, st: &mut TcpFlow) -> i32 {
+    let seen = st.wire_port == p.wire.dst_port && addr::same(&st.wire, &p.wire.dst);
+    if seen && st.flow.generation == cfg.generation {
+        return 1;
+    }
+    let Some(w) = work::claim() else {
+        return emit::refused_blindly(cfg);
+    };
+    w.target = p.to();
+    let now = slot::now();
+    let j = judge::egress(cfg, now, w, false);
+    if j.denied() {
+        w.flow.pid = st.flow.pid;
+        w.flow.comm = st.flow.comm;
+        packet::deny_out(cfg, p, w, &j.decision());
+        cut(cfg, skb, st, j.decision().rule, now);
+    } else {
+        st.wire = p.wire.dst;
+        st.wire_port = p.wire.dst_port;
+    }
+    work::release(w);
+    !j.denied() as i32
+}
+
+/// A packet of a socket without a flow: a listener's handshake, or a socket older than the attachment.
+#[inline(never)]
+fn stateless(cfg: &SlotConfig, skb: *mut __sk_buff, p: &Packet, inbound: u32) -> i32 {
+    let peer = if inbound != 0 { p.from() } else { p.to() };
+    if decide::internal(cfg, &peer.ip, peer.port) {
+        return 1;
+    }
+    if packet::socket_state(skb) == tcp::state::LISTEN {
+        return listener(cfg, p, inbound);
+    }
+    let Some(w) = work::claim() else {
+        return emit::refused_blindly(cfg);
+    };
+    w.target = peer;
+    let passes = mid_stream(cfg, skb, p, w, inbound);
+    work::release(w);
+    passes
+}
+
+/// Handshakes run on the listener's socket and carry no payload of its own.
+#[inline(never)]
+fn listener(cfg: &SlotConfig, p: &Packet, inbound: u32) -> i32 {
+    if inbound == 0 {
+        return if p.payload == 0 {
+            1
+        } else {
+            packet::refuse_out(cfg, p, reason::NO_STATE)
+        };
+    }
+    if p.wire.tcp_flags & (FLAG_SYN | FLAG_ACK) != FLAG_SYN {
+        return 1;
+    }
+    let d = decide::ingress(cfg, slot::now());
+    if d.verdict != VERDICT_DENIED {
+        return 1;
+    }
+    let Some(w) = work::claim() else {
+        return emit::refused_blindly(cfg);
+    };
+    packet::deny_in(cfg, p, w, &d);
+    work::release(w);
+    0
+}
+
+/// A connection that nobody judged when it began is judged now, by where it goes.
+#[inline(never)]
+fn mid_stream(
+    cfg: &SlotConfig,
+    skb: *mut __sk_buff,
+    p: &Packet,
+    w: &mut Work,
+    inbound: u32,
+) -> i32 {
+    let now = slot::now();
+    let j = judge::egress(cfg, now, w, false);
+    let mut d = j.decision();
+    if d.reason == reason::RULE || d.reason == reason::DEFAULT || d.reason == reason::RESOLVER {
+        d.reason = reason::MID_STREAM;
+    }
+    work::fill(w, cfg, &d, now);
+    let (here, port) = if inbound != 0 {
+        (p.wire.dst, p.wire.dst_port)
+    } else {
+        (p.wire.src, p.wire.src_port)
+    };
+    work::source(&mut w.flow, &here, port);
+    w.flow.flags |= FLOW_MID_STREAM;
+    let st = tcp_flow::storage(packet::sk(skb), true);
+    if j.denied() {
+        if let Some(st) = st {
+            st.cut = 1;
+        }
+        emit::refused(&mut w.flow);
+        return 0;
+    }
+    let Some(st) = st else {
+        w.flow.verdict = VERDICT_DENIED;
+        w.flow.reason = reason::NO_STATE;
+        emit::refused(&mut w.flow);
+        return 0;
+    };
+    slot::copy(&mut st.flow, &w.flow);
+    tcp_flow::begin(st);
+    st.hints = TCP_ESTABLISHED;
+    packet::counts(skb, &mut st.mid[0]);
+    packet::counts(skb, &mut st.mid[1]);
+    1
+}

@@ -1,0 +1,142 @@
+//! Access to the slot of the attached cgroup: its configuration and its books.
+
+use crate::maps::{CONTROL, METRICS, SLOT};
+use abi::{Control, Flow, Ip, SlotConfig, SlotMetrics};
+use aya_ebpf::helpers::generated::{
+    bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_local_storage, bpf_ktime_get_boot_ns,
+};
+use bpf::addr;
+use core::arch::asm;
+use core::intrinsics::{AtomicOrdering, atomic_xadd, atomic_xchg};
+
+/// Configuration of the cgroup that the running program is attached to, whatever cgroup the task or
+/// the socket is in.
+#[inline(always)]
+pub(crate) fn config() -> &'static SlotConfig {
+    // SAFETY: the kernel allocated the storage at attachment and never returns NULL; loader updates
+    // swap the buffer under RCU, so this one stays whole and unchanged for the program's run.
+    unsafe { &*bpf_get_local_storage((&raw const SLOT).cast_mut().cast(), 0).cast::<SlotConfig>() }
+}
+
+/// Books of a slot, by row.
+#[inline(always)]
+pub(crate) fn metrics(index: u32) -> Option<*mut SlotMetrics> {
+    METRICS.get_ptr_mut(index)
+}
+
+/// The loader's switches.
+#[inline(always)]
+pub(crate) fn control() -> Option<&'static Control> {
+    // SAFETY: the element lives as long as the map; fields are plain integers that user space may
+    // change between two reads, each read is valid on its own.
+    CONTROL.get_ptr(0).map(|p| unsafe { &*p })
+}
+
+/// Adds, and returns what was there before.
+#[inline(always)]
+pub(crate) fn add(counter: *mut u64, n: u64) -> u64 {
+    // SAFETY: the pointer is to a map value (checked by the verifier) and the access is atomic.
+    unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(counter, n) }
+}
+
+/// Takes what is there and leaves `n`.
+#[inline(always)]
+pub(crate) fn swap(cell: *mut u64, n: u64) -> u64 {
+    // SAFETY: as in `add`.
+    unsafe { atomic_xchg::<u64, { AtomicOrdering::SeqCst }>(cell, n) }
+}
+
+/// Boot clock in nanoseconds: runs through suspend and cannot be set.
+#[inline(always)]
+pub(crate) fn now() -> u64 {
+    // SAFETY: no arguments.
+    unsafe { bpf_ktime_get_boot_ns() }
+}
+
+/// Writes process and command name of the running task; only for hooks that run in the caller's
+/// context.
+#[inline(always)]
+pub(crate) fn stamp_task(flow: &mut Flow) {
+    // SAFETY: no arguments; then a buffer of the given length.
+    unsafe {
+        flow.pid = (bpf_get_current_pid_tgid() >> 32) as u32;
+        bpf_get_current_comm(flow.comm.as_mut_ptr().cast(), 16);
+    }
+}
+
+/// The next index of a loop that is to stay a loop: unrolled, its addresses fill the stack.
+#[inline(always)]
+pub(crate) fn next(i: usize) -> usize {
+    let mut n = i + 1;
+    // SAFETY: a move onto itself, which hides the value from the optimiser and not from the verifier.
+    unsafe { asm!("{0} = {0}", inout(reg) n, options(pure, nomem, nostack)) };
+    n
+}
+
+/// Lets the optimiser know that a value may be changed behind its back from here on: loop callbacks
+/// find it again by number.
+#[inline(always)]
+pub(crate) fn shared<T>(value: &mut T) {
+    let mut p = core::ptr::from_mut(value);
+    // SAFETY: a move onto itself; without `nomem` the pointer counts as having escaped.
+    unsafe { asm!("{0} = {0}", inout(reg) p, options(nostack)) };
+    let _ = p;
+}
+
+/// Copies a value word by word. The compiler's own copy of more than a few words is a call to a loop
+/// over bytes; volatile keeps it from finding that again here.
+#[inline(always)]
+pub(crate) fn copy<T: Copy>(to: &mut T, from: &T) {
+    const { assert!(size_of::<T>().is_multiple_of(4)) };
+    let (to, from) = (core::ptr::from_mut(to), core::ptr::from_ref(from));
+    let mut i = 0;
+    // SAFETY: both sides are whole values of `T`, whose alignment is at least that of the words where
+    // the kernel cares at all (BPF memory is aligned to eight bytes, fields here to four).
+    unsafe {
+        while i < size_of::<T>() / 8 {
+            to.cast::<u64>()
+                .add(i)
+                .write_volatile(from.cast::<u64>().add(i).read_volatile());
+            i += 1;
+        }
+        if !size_of::<T>().is_multiple_of(8) {
+            let last = size_of::<T>() / 4 - 1;
+            to.cast::<u32>()
+                .add(last)
+                .write_volatile(from.cast::<u32>().add(last).read_volatile());
+        }
+    }
+}
+
+/// Reads an IPv6 address out of a context, word by word: the verifier allows no other width there.
+///
+/// # Safety
+///
+/// `p` points to four words of the running program's context.
+#[inline(always)]
+pub(crate) unsafe fn context_addr(p: *const u32) -> Ip {
+    // SAFETY: promised by the caller; volatile keeps the loads 32 bit wide.
+    let w = unsafe {
+        [
+            p.read_volatile(),
+            p.add(1).read_volatile(),
+            p.add(2).read_volatile(),
+            p.add(3).read_volatile(),
+        ]
+    };
+    addr::from_v6([
+        u32::from_be(w[0]),
+        u32::from_be(w[1]),
+        u32::from_be(w[2]),
+        u32::from_be(w[3]),
+    ])
+}
+
+/// Notes trouble in the books.
+#[inline(always)]
+pub(crate) fn trouble(index: u32, what: usize) {
+    if let Some(m) = metrics(index) {
+        // SAFETY: `m` is a map value; `what` is a constant below `trouble::COUNT`.
+        add(unsafe { &raw mut (*m).trouble[what] }, 1);
+    }
+}
