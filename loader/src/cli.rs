@@ -1,0 +1,204 @@
+//! What the user typed: definitions only, no effects.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::{ffi::OsString, path::PathBuf};
+
+/// The egress firewall and flow monitor of clawker.
+#[derive(Debug, Parser)]
+#[command(
+    name = "ebpf-manager",
+    version,
+    about = "Egress firewall and flow monitor for AI agents, in the kernel",
+    long_about = "Puts a command under a firewall in the kernel (cgroup BPF) and turns every flow it opens or accepts, allowed or denied, into one record at its end.",
+    after_long_help = "Exit codes: 0 ok, 1 failed, 2 wrong use. `run` passes the command's own code through.\n\nStart here:\n  sudo ebpf-manager run -- curl -s https://example.com       # watch, nothing is denied\n  sudo ebpf-manager run --policy egress.yaml -- ./agent       # enforce a policy\n  ebpf-manager policy check egress.yaml                       # every mistake at once\n  sudo ebpf-manager dump                                      # what is attached, loader alive or not"
+)]
+pub struct Cli {
+    /// Directory for pins, on a BPF file system. Every command must be given the same one.
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        default_value = "/sys/fs/bpf/clawker",
+        hide_short_help = true
+    )]
+    pub pin_root: PathBuf,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a command under the firewall and record every flow of it
+    #[command(
+        after_long_help = "The command runs in a cgroup of its own from its first instruction, with its terminal, its signals and its exit code. Without --policy nothing is denied but the built-in deny set (cloud metadata, link-local).\n\nFlow lines and the summary go to stderr; stdout belongs to the command.\n\nExamples:\n  sudo ebpf-manager run -- apt-get update\n  sudo ebpf-manager run --policy egress.yaml -- sh -c 'curl -s https://api.github.com/zen'\n  sudo ebpf-manager run --policy egress.yaml --mode audit --out flows.jsonl -- ./agent\n  sudo ebpf-manager run --policy egress.yaml --agent reviewer --project acme -- ./agent"
+    )]
+    Run(RunArgs),
+    /// Show what is attached and what it has seen; reads pinned maps only, needs no loader
+    #[command(
+        after_long_help = "Works when everything in user space is dead: it reads the maps and iterators that are pinned in the kernel.\n\nExamples:\n  sudo ebpf-manager dump\n  sudo ebpf-manager dump --flows --json | jq .dst_host\n  sudo ebpf-manager dump --names"
+    )]
+    Dump(DumpArgs),
+    /// Remove programs, pins and cgroups of instances whose loader is gone
+    #[command(
+        after_long_help = "Ends what is left of the flows, tells what the dead loader did not report, detaches and unpins. A cgroup that still has processes is left to them unless --force is given: they would be without a firewall.\n\nExamples:\n  sudo ebpf-manager detach --all\n  sudo ebpf-manager detach --instance run-4711 --force"
+    )]
+    Detach(DetachArgs),
+    /// Check policy files, or put a running instance under another one
+    #[command(subcommand)]
+    Policy(PolicyCommand),
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// How a policy is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Mode {
+    /// Deny what the policy denies
+    Enforce,
+    /// Let everything pass, mark what would have been denied
+    Audit,
+    /// Let everything pass
+    Observe,
+}
+
+/// Arguments of `run`.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// Policy file (YAML); without one the command is only observed
+    #[arg(short, long, value_name = "FILE")]
+    pub policy: Option<PathBuf>,
+    /// Overrides the policy's mode
+    #[arg(short, long, value_enum)]
+    pub mode: Option<Mode>,
+    /// Agent whose section of the policy applies, and whose name the records carry
+    #[arg(long, value_name = "NAME")]
+    pub agent: Option<String>,
+    /// Project whose section of the policy applies, and whose name the records carry
+    #[arg(long, value_name = "NAME")]
+    pub project: Option<String>,
+    /// One JSON object a line on stderr instead of the table
+    #[arg(long, conflicts_with_all = ["table", "quiet"])]
+    pub json: bool,
+    /// A table on stderr (the default)
+    #[arg(long, conflicts_with = "quiet")]
+    pub table: bool,
+    /// Neither flow lines nor summary on stderr
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// Append every record to FILE, one JSON object a line
+    #[arg(short, long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// Run the command as this user; under sudo the default is whoever called it
+    #[arg(short, long, value_name = "NAME")]
+    pub user: Option<String>,
+    /// Leave a capability that is withheld otherwise (CAP_NET_ADMIN, …); weakens the containment
+    #[arg(long, value_name = "CAP")]
+    pub cap_add: Vec<String>,
+    /// Leave file descriptors above 2 open; sockets among them are not seen
+    #[arg(long)]
+    pub keep_fds: bool,
+    /// Records a second before flows are folded into one record with a count
+    #[arg(long, value_name = "N", default_value_t = 2000, hide_short_help = true)]
+    pub rate: u32,
+    /// Size of each of the two rings in KiB, a power of two
+    #[arg(
+        long,
+        value_name = "KIB",
+        default_value_t = 1024,
+        hide_short_help = true
+    )]
+    pub ring_kib: u32,
+    /// How long to wait for connections that outlive the command, in seconds
+    #[arg(long, value_name = "S", default_value_t = 60, hide_short_help = true)]
+    pub linger: u64,
+    /// The command and its arguments
+    #[arg(
+        required = true,
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "CMD"
+    )]
+    pub command: Vec<OsString>,
+}
+
+/// Arguments of `dump`.
+#[derive(Debug, Args)]
+#[group(multiple = false, id = "what")]
+pub struct DumpWhat {
+    /// The rules that each slot is under
+    #[arg(long)]
+    pub policy: bool,
+    /// Names and addresses learned from DNS
+    #[arg(long)]
+    pub names: bool,
+    /// Live flows
+    #[arg(long)]
+    pub flows: bool,
+    /// Every counter of the books
+    #[arg(long)]
+    pub counters: bool,
+}
+
+/// Arguments of `dump`.
+#[derive(Debug, Args)]
+pub struct DumpArgs {
+    /// What to show.
+    #[command(flatten)]
+    pub what: DumpWhat,
+    /// One JSON object a line
+    #[arg(long)]
+    pub json: bool,
+    /// Only this instance
+    #[arg(long, value_name = "ID")]
+    pub instance: Option<String>,
+}
+
+/// Arguments of `detach`.
+#[derive(Debug, Args)]
+pub struct DetachArgs {
+    /// One instance, as `dump` names it
+    #[arg(
+        long,
+        value_name = "ID",
+        required_unless_present = "all",
+        conflicts_with = "all"
+    )]
+    pub instance: Option<String>,
+    /// Every instance
+    #[arg(long)]
+    pub all: bool,
+    /// Also where processes still run or the loader is alive: they lose their firewall
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// What to do with a policy.
+#[derive(Debug, Subcommand)]
+pub enum PolicyCommand {
+    /// Check a policy file: every mistake at once, nothing is changed
+    Check {
+        /// Policy files.
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+    },
+    /// Put a running instance under another policy, without a moment in between
+    #[command(
+        after_long_help = "The new policy is complete in the kernel before the old one goes. Live flows are judged again at their next packet; one that the new policy denies is cut and recorded with close_reason `policy`."
+    )]
+    Apply {
+        /// Policy file
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// Instance, as `dump` names it
+        #[arg(long, value_name = "ID")]
+        instance: String,
+        /// Overrides the policy's mode
+        #[arg(short, long, value_enum)]
+        mode: Option<Mode>,
+    },
+}

@@ -1,0 +1,224 @@
+//! One file a command; here, what they share.
+
+mod detach;
+mod dump;
+mod policy;
+mod run;
+
+use crate::{
+    cgroup::{Cgroup, CgroupError},
+    cli::{Cli, Command, Mode},
+    contain::StartError,
+    instance::{Found, InstanceError, Root},
+    kernel::KernelError,
+    policy_file::PolicyFileError,
+    resolvers::ResolverError,
+    sink::SinkError,
+    user::UserError,
+};
+use ::policy::{CompileError, Compiled, Selected};
+use anstream::eprintln;
+use anstyle::{AnsiColor, Style};
+use std::io::IsTerminal as _;
+
+/// Something failed.
+pub const FAILED: u8 = 1;
+/// The user made a mistake.
+pub const WRONG_USE: u8 = 2;
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub enum CommandError {
+    /// Not root.
+    #[error("{0} needs root: run it with sudo")]
+    NotRoot(&'static str),
+    /// See [`KernelError`].
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// See [`InstanceError`].
+    #[error(transparent)]
+    Instance(#[from] InstanceError),
+    /// See [`CgroupError`].
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
+    /// See [`StartError`].
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// See [`PolicyFileError`].
+    #[error(transparent)]
+    PolicyFile(#[from] PolicyFileError),
+    /// See [`CompileError`].
+    #[error("policy {file}: {source}")]
+    Compile {
+        /// Name of the file.
+        file: String,
+        /// What does not fit.
+        source: CompileError,
+    },
+    /// Rules that only the proxy can hold.
+    #[error(
+        "policy {file} has path rules, which need the proxy of the stack: {rules}; remove `path_rules` there or use the stack"
+    )]
+    NeedsProxy {
+        /// Name of the file.
+        file: String,
+        /// Names and lines.
+        rules: String,
+    },
+    /// See [`ResolverError`].
+    #[error(transparent)]
+    Resolver(#[from] ResolverError),
+    /// See [`SinkError`].
+    #[error(transparent)]
+    Sink(#[from] SinkError),
+    /// See [`UserError`].
+    #[error(transparent)]
+    User(#[from] UserError),
+    /// A capability that does not exist or is not withheld.
+    #[error("--cap-add {given}: not one of the withheld capabilities ({withheld})")]
+    Capability {
+        /// As typed.
+        given: String,
+        /// What could be given back.
+        withheld: String,
+    },
+    /// A ring of an impossible size.
+    #[error("--ring-kib {0}: must be a power of two from 4 to 1048576")]
+    RingSize(u32),
+    /// Not the kernel for this.
+    #[error("this kernel is {found}; {needed} or newer is needed")]
+    OldKernel {
+        /// As it calls itself.
+        found: String,
+        /// What is needed.
+        needed: &'static str,
+    },
+    /// A wait failed.
+    #[error("cannot wait for the command: {0}")]
+    Wait(nix::Error),
+    /// Standard output is gone or full.
+    #[error("cannot write the output: {0}")]
+    Output(std::io::Error),
+    /// An instance that is still in use.
+    #[error("{id} is still in use: {why}; --force detaches it all the same")]
+    InUse {
+        /// Name of the instance.
+        id: String,
+        /// By whom.
+        why: String,
+    },
+}
+
+/// Mistakes of the user are told from failures by their exit code.
+#[must_use]
+pub fn exit_code(e: &CommandError) -> u8 {
+    match e {
+        CommandError::PolicyFile(_)
+        | CommandError::Compile { .. }
+        | CommandError::NeedsProxy { .. }
+        | CommandError::Resolver(ResolverError::CoreDns)
+        | CommandError::User(UserError::Unknown(_) | UserError::Name(_))
+        | CommandError::Capability { .. }
+        | CommandError::RingSize(_)
+        | CommandError::Start(StartError::Exec { .. } | StartError::Argument(_))
+        | CommandError::Kernel(KernelError::TooBig { .. })
+        | CommandError::Instance(InstanceError::Unknown { .. } | InstanceError::NotBpffs(_)) => {
+            WRONG_USE
+        }
+        _ => FAILED,
+    }
+}
+
+/// Says what failed. Policy mistakes bring their own layout.
+pub fn report(e: &CommandError) {
+    const RED: Style = AnsiColor::Red.on_default().bold();
+    if let CommandError::PolicyFile(PolicyFileError::Mistakes { .. }) = e {
+        eprintln!("{e}");
+    } else {
+        eprintln!("{RED}error{RED:#}: {e}");
+    }
+}
+
+/// Warns in one line.
+fn warn(text: &str) {
+    const YELLOW: Style = AnsiColor::Yellow.on_default().bold();
+    eprintln!("{YELLOW}warning{YELLOW:#}: {text}");
+}
+
+/// Runs what was typed.
+pub fn execute(cli: Cli) -> Result<u8, CommandError> {
+    let root = Root::new(&cli.pin_root);
+    match cli.command {
+        Command::Run(args) => run::run(&root, &args),
+        Command::Dump(args) => dump::dump(&root, &args),
+        Command::Detach(args) => detach::detach(&root, &args),
+        Command::Policy(command) => policy::policy(&root, command),
+        Command::Completions { shell } => {
+            let mut command = <Cli as clap::CommandFactory>::command();
+            clap_complete::generate(shell, &mut command, "ebpf-manager", &mut std::io::stdout());
+            Ok(0)
+        }
+    }
+}
+
+/// Undoes what the standard library does to SIGPIPE before `main`.
+pub fn default_sigpipe() {
+    use nix::sys::signal::{SigHandler, Signal, signal};
+    // SAFETY: the default action runs no code of ours. It cannot fail for this signal.
+    let _ = unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) };
+}
+
+fn need_root(what: &'static str) -> Result<(), CommandError> {
+    if nix::unistd::geteuid().is_root() {
+        Ok(())
+    } else {
+        Err(CommandError::NotRoot(what))
+    }
+}
+
+/// Colours only where somebody looks, and not where they are not wanted.
+fn color_on_stderr() -> bool {
+    std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
+}
+
+/// Compiles a selection for the kernel alone: rules that need the proxy are refused.
+fn compile(
+    file: &str,
+    selected: &Selected<'_>,
+    id: u32,
+    mode: Option<Mode>,
+) -> Result<Compiled, CommandError> {
+    let paths: Vec<String> = selected
+        .rules_with_paths()
+        .map(|r| format!("{:?} (line {})", r.title(), r.line))
+        .collect();
+    if !paths.is_empty() {
+        return Err(CommandError::NeedsProxy {
+            file: file.to_owned(),
+            rules: paths.join(", "),
+        });
+    }
+    let mut compiled = selected
+        .compile(id)
+        .map_err(|source| CommandError::Compile {
+            file: file.to_owned(),
+            source,
+        })?;
+    match mode {
+        Some(Mode::Enforce) => compiled.mode = abi::MODE_ENFORCE,
+        Some(Mode::Audit) => compiled.mode = abi::MODE_AUDIT,
+        Some(Mode::Observe) => compiled.mode = abi::MODE_OBSERVE,
+        None => {}
+    }
+    Ok(compiled)
+}
+
+/// Why an instance should not be touched; nothing when it is over.
+fn in_use(found: &Found) -> Option<String> {
+    if found.alive {
+        return Some("its loader is running".to_owned());
+    }
+    let populated = |c: &Cgroup| c.populated().unwrap_or(true);
+    let busy = found.cgroups().ok()?.into_iter().find(populated)?;
+    Some(format!("processes live in {}", busy.path().display()))
+}

@@ -1,0 +1,186 @@
+//! Waiting: for the command, for signals, for a ring that fills up, for time to pass.
+
+use super::CommandError;
+use crate::{contain::Child, kernel::Rings, user::Target};
+use nix::{
+    libc,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::{
+        signal::{SigSet, Signal, kill},
+        signalfd::{SfdFlags, SignalFd},
+        wait::{WaitStatus, waitpid},
+    },
+};
+use std::{
+    os::fd::AsFd as _,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+/// How long to sleep between drains: short while flows come, longer while none do.
+const BUSY: Duration = Duration::from_millis(5);
+const QUIET: Duration = Duration::from_millis(50);
+
+/// What a wait ended with.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Event {
+    /// Time to drain.
+    Tick,
+    /// The command has ended with this exit code.
+    Exited(u8),
+    /// Somebody is tired of waiting; only once the command has ended.
+    Interrupted,
+}
+
+/// What is waited for.
+pub(super) struct Watch {
+    signals: SignalFd,
+    child: Option<Child>,
+    sleep: Duration,
+    second: Instant,
+}
+
+/// Signals that are the command's business. From the keyboard they reach it by themselves; sent to us
+/// they are passed on.
+fn for_the_command() -> SigSet {
+    [
+        Signal::SIGINT,
+        Signal::SIGQUIT,
+        Signal::SIGTERM,
+        Signal::SIGHUP,
+        Signal::SIGUSR1,
+        Signal::SIGUSR2,
+    ]
+    .into_iter()
+    .collect()
+}
+
+impl Watch {
+    /// Starts listening for signals.
+    pub(super) fn new() -> Result<Self, CommandError> {
+        let mask = for_the_command();
+        mask.thread_block().map_err(CommandError::Wait)?;
+        let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
+        let signals = SignalFd::with_flags(&mask, flags).map_err(CommandError::Wait)?;
+        Ok(Self {
+            signals,
+            child: None,
+            sleep: BUSY,
+            second: Instant::now(),
+        })
+    }
+
+    /// From now on the end of this process is of interest too.
+    pub(super) fn child(&mut self, child: Child) {
+        self.child = Some(child);
+    }
+
+    /// Whether a second has passed since this last said so.
+    pub(super) fn second_passed(&mut self) -> bool {
+        let passed = self.second.elapsed() >= Duration::from_secs(1);
+        if passed {
+            self.second = Instant::now();
+        }
+        passed
+    }
+
+    /// Sleeps until something happens or it is time to drain again.
+    pub(super) fn wait(&mut self, busy: bool, rings: &Rings) -> Result<Event, CommandError> {
+        self.sleep = if busy {
+            BUSY
+        } else {
+            (self.sleep * 2).min(QUIET)
+        };
+        let [a, b] = rings.wake_fds();
+        let watched = |fd| PollFd::new(fd, PollFlags::POLLIN);
+        let mut fds = vec![watched(self.signals.as_fd()), watched(a), watched(b)];
+        if let Some(child) = &self.child {
+            fds.push(watched(child.pidfd.as_fd()));
+        }
+        let timeout = PollTimeout::try_from(self.sleep).unwrap_or(PollTimeout::ZERO);
+        match poll(&mut fds, timeout) {
+            Ok(_) | Err(nix::Error::EINTR) => {}
+            Err(e) => return Err(CommandError::Wait(e)),
+        }
+        let ready = |i: usize| fds.get(i).and_then(PollFd::any).unwrap_or(false);
+        let (signalled, exited) = (ready(0), ready(3));
+        if signalled && self.pass_on() {
+            return Ok(Event::Interrupted);
+        }
+        if exited { self.reap() } else { Ok(Event::Tick) }
+    }
+
+    /// Passes signals on. Returns whether one came when there was no command left to get it.
+    fn pass_on(&mut self) -> bool {
+        let mut interrupted = false;
+        while let Ok(Some(info)) = self.signals.read_signal() {
+            let Some(child) = &self.child else {
+                interrupted = true;
+                continue;
+            };
+            // The terminal sends to the whole foreground group, the command included.
+            if info.ssi_code != libc::SI_KERNEL
+                && let Ok(signal) = Signal::try_from(info.ssi_signo as i32)
+            {
+                // It may have ended just now; then its exit is the next event.
+                let _ = kill(child.pid, signal);
+            }
+        }
+        interrupted
+    }
+
+    fn reap(&mut self) -> Result<Event, CommandError> {
+        let Some(child) = self.child.take() else {
+            return Ok(Event::Tick);
+        };
+        match waitpid(child.pid, None).map_err(CommandError::Wait)? {
+            WaitStatus::Exited(_, code) => Ok(Event::Exited(code as u8)),
+            // As shells report it.
+            WaitStatus::Signaled(_, signal, _) => Ok(Event::Exited((128 + signal as i32) as u8)),
+            _ => {
+                self.child = Some(child);
+                Ok(Event::Tick)
+            }
+        }
+    }
+}
+
+/// Waits without anything to wait for but time; for polling what has no descriptor.
+pub(super) fn pause(d: Duration) {
+    // An early end by a signal only makes the next look come sooner.
+    let _ = poll(
+        &mut [],
+        PollTimeout::try_from(d).unwrap_or(PollTimeout::ZERO),
+    );
+}
+
+/// A socket through which the command could have something started outside its cgroup.
+pub(super) fn door(user: Option<&Target>) -> Option<&'static str> {
+    const DOORS: [&str; 5] = [
+        "/run/docker.sock",
+        "/run/containerd/containerd.sock",
+        "/run/podman/podman.sock",
+        "/run/systemd/private",
+        "/run/dbus/system_bus_socket",
+    ];
+    DOORS
+        .into_iter()
+        .find(|path| reachable(Path::new(path), user))
+}
+
+/// Whether whoever the command becomes may write to a path, by owner, group and mode.
+fn reachable(path: &Path, user: Option<&Target>) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    let Ok(meta) = std::fs::metadata(path) else {
+        return false;
+    };
+    let Some(user) = user.filter(|u| !u.uid.is_root()) else {
+        return true;
+    };
+    let groups = nix::unistd::getgrouplist(&user.name, user.gid).unwrap_or_default();
+    let in_group = groups.iter().any(|g| g.as_raw() == meta.gid());
+    let mode = meta.mode();
+    (meta.uid() == user.uid.as_raw() && mode & 0o200 != 0)
+        || (in_group && mode & 0o020 != 0)
+        || mode & 0o002 != 0
+}

@@ -1,0 +1,160 @@
+//! From a policy and an identity to an open slot: plain data first, then one write.
+
+use crate::kernel::{KernelError, Pins};
+use abi::{
+    INFO_PATH, INFO_TEXT, Ip, MAX_RESOLVERS, SLOT_DEFAULT_ALLOW, SLOT_ICMP_SOCKETS,
+    SLOT_INBOUND_DENY, SLOT_LOOPBACK_IS_EGRESS, SlotConfig, SlotInfo,
+};
+use policy::Compiled;
+use std::net::{IpAddr, Ipv6Addr};
+
+/// Who a slot is.
+#[derive(Clone, Debug, Default)]
+pub struct Identity {
+    /// Value of `dev.clawker.agent`.
+    pub agent: Option<String>,
+    /// Value of `dev.clawker.project`.
+    pub project: Option<String>,
+    /// Command line.
+    pub command: String,
+    /// Policy file.
+    pub policy_file: String,
+    /// Path of the cgroup below the mount.
+    pub cgroup: String,
+    /// Kernel's id of the cgroup.
+    pub cgroup_id: u64,
+}
+
+/// An address as the kernel side writes it.
+#[must_use]
+pub fn ip(addr: IpAddr) -> Ip {
+    Ip(match addr {
+        IpAddr::V4(a) => a.to_ipv6_mapped().octets(),
+        IpAddr::V6(a) => a.octets(),
+    })
+}
+
+/// An address as people write it.
+#[must_use]
+pub fn addr(ip: &Ip) -> IpAddr {
+    Ipv6Addr::from(ip.0).to_canonical()
+}
+
+/// Text out of a zero-filled field.
+#[must_use]
+pub fn text(field: &[u8]) -> String {
+    let end = field.iter().position(|b| *b == 0).unwrap_or(field.len());
+    String::from_utf8_lossy(&field[..end]).into_owned()
+}
+
+/// Text into a zero-filled field, cut at a character.
+fn field<const N: usize>(s: &str) -> [u8; N] {
+    let mut end = s.len().min(N);
+    while !s.is_char_boundary(end) {
+        end -= 1;
+    }
+    let mut out = [0; N];
+    out[..end].copy_from_slice(&s.as_bytes()[..end]);
+    out
+}
+
+impl Identity {
+    /// As kept in the kernel for `dump`.
+    #[must_use]
+    pub fn info(&self, slot: u32, since: u64) -> SlotInfo {
+        SlotInfo {
+            slot,
+            loader: std::process::id(),
+            cgroup_id: self.cgroup_id,
+            since,
+            agent: field::<INFO_TEXT>(self.agent.as_deref().unwrap_or("")),
+            project: field::<INFO_TEXT>(self.project.as_deref().unwrap_or("")),
+            command: field::<INFO_TEXT>(&self.command),
+            policy_file: field::<INFO_TEXT>(&self.policy_file),
+            cgroup: field::<INFO_PATH>(&self.cgroup),
+        }
+    }
+}
+
+/// The configuration of a slot under a compiled policy. Loopback counts as egress.
+#[must_use]
+pub fn config(
+    slot: u32,
+    index: u32,
+    policy: u32,
+    compiled: &Compiled,
+    resolvers: &[IpAddr],
+) -> SlotConfig {
+    let mut flags = SLOT_LOOPBACK_IS_EGRESS;
+    for (on, flag) in [
+        (compiled.allows_icmp, SLOT_ICMP_SOCKETS),
+        (compiled.default_allow, SLOT_DEFAULT_ALLOW),
+        (compiled.inbound_deny, SLOT_INBOUND_DENY),
+    ] {
+        if on {
+            flags |= flag;
+        }
+    }
+    let mut list = [Ip::default(); MAX_RESOLVERS];
+    let used = resolvers.len().min(MAX_RESOLVERS);
+    for (to, from) in list.iter_mut().zip(resolvers) {
+        *to = ip(*from);
+    }
+    SlotConfig {
+        slot,
+        index,
+        policy,
+        generation: 1,
+        bypass_until: 0,
+        udp_idle_ns: u64::try_from(compiled.udp_idle.as_nanos()).unwrap_or(u64::MAX),
+        mode: compiled.mode,
+        flags,
+        // At most MAX_RESOLVERS.
+        resolver_count: used as u8,
+        pad: [0; 5],
+        resolvers: list,
+    }
+}
+
+/// Puts a slot under a new policy without a moment in between: the new entries are written beside the
+/// old ones, one write switches over, and only then the old ones go. Live flows are judged again at
+/// their next packet. A running bypass goes on.
+pub fn replace_policy(
+    pins: &Pins,
+    cgroup_id: u64,
+    old: &SlotConfig,
+    compiled: &Compiled,
+    policy: u32,
+    resolvers: &[IpAddr],
+) -> Result<SlotConfig, KernelError> {
+    let mut maps = pins.policy()?;
+    maps.write(compiled)?;
+    let config = SlotConfig {
+        generation: old.generation.wrapping_add(1),
+        bypass_until: old.bypass_until,
+        ..config(old.slot, old.index, policy, compiled, resolvers)
+    };
+    pins.configure(cgroup_id, &config)?;
+    maps.erase(old.policy)?;
+    Ok(config)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_keep_their_family() {
+        for s in ["192.0.2.1", "2001:db8::1", "::1"] {
+            let a: IpAddr = s.parse().unwrap();
+            assert_eq!(addr(&ip(a)), a);
+        }
+    }
+
+    #[test]
+    fn texts_are_cut_at_a_character() {
+        assert_eq!(text(&field::<5>("häää")), "hää");
+        assert_eq!(text(&field::<8>("abc")), "abc");
+        assert_eq!(text(&field::<3>("abc")), "abc");
+    }
+}

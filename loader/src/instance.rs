@@ -1,0 +1,276 @@
+//! Instances: one pin directory each, below one root. Pins outlive the process that made them, so the
+//! root also tells the living from the dead: a living loader holds a lock on its directory.
+
+use crate::{
+    cgroup::{self, Cgroup, CgroupError},
+    kernel::{KernelError, Pins},
+};
+use abi::ABI_VERSION;
+use aya::maps::{Array, Map, MapData};
+use nix::fcntl::{Flock, FlockArg};
+use nix::mount::{MsFlags, mount};
+use std::{
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+};
+
+/// Where the BPF file system is expected.
+pub const BPFFS: &str = "/sys/fs/bpf";
+/// Magic number of the BPF file system (`include/uapi/linux/magic.h`).
+const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
+/// Pinned counter from which slot numbers are drawn.
+const NEXT_SLOT: &str = "next_slot";
+
+/// What can go wrong with instances.
+#[derive(Debug, thiserror::Error)]
+pub enum InstanceError {
+    /// No BPF file system.
+    #[error(
+        "no BPF file system at {BPFFS} and mounting one failed ({0}): run as root, or `mount -t bpf bpf {BPFFS}`"
+    )]
+    NoBpffs(io::Error),
+    /// The root for pins is on another file system.
+    #[error("{} is not on a BPF file system: choose a directory below {BPFFS}", .0.display())]
+    NotBpffs(PathBuf),
+    /// A file or directory resists.
+    #[error("cannot {what} {}: {source}", path.display())]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// There is no such instance.
+    #[error("no instance {id}; there {}", known(.instances))]
+    Unknown {
+        /// The one asked for.
+        id: String,
+        /// Those there are.
+        instances: Vec<String>,
+    },
+    /// Slot numbers cannot be drawn.
+    #[error("cannot draw a slot number: {0}")]
+    Slot(io::Error),
+    /// See [`KernelError`].
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// See [`CgroupError`].
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
+}
+
+fn known(instances: &[String]) -> String {
+    match instances {
+        [] => "is none".to_owned(),
+        [one] => format!("is {one}"),
+        many => format!("are {}", many.join(", ")),
+    }
+}
+
+impl InstanceError {
+    fn io(what: &'static str, path: impl Into<PathBuf>, source: impl Into<io::Error>) -> Self {
+        Self::Io {
+            what,
+            path: path.into(),
+            source: source.into(),
+        }
+    }
+}
+
+/// The directory below which every instance pins.
+#[derive(Clone, Debug)]
+pub struct Root {
+    dir: PathBuf,
+}
+
+/// An instance that this process owns, until it is dropped or the process dies.
+#[derive(Debug)]
+pub struct Instance {
+    /// Its name.
+    pub id: String,
+    /// Its pins.
+    pub pins: Pins,
+    _alive: Flock<File>,
+}
+
+/// An instance as found.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// Its name.
+    pub id: String,
+    /// Its pins.
+    pub pins: Pins,
+    /// Whether its loader is running.
+    pub alive: bool,
+}
+
+impl Root {
+    /// A root below the BPF file system. Nothing is touched yet.
+    #[must_use]
+    pub fn new(base: &Path) -> Self {
+        Self {
+            dir: base.join(format!("v{ABI_VERSION}")),
+        }
+    }
+
+    /// Mounts the BPF file system if there is none, and makes the root.
+    pub fn prepare(&self) -> Result<(), InstanceError> {
+        if self.dir.starts_with(BPFFS) && !on_bpffs(Path::new(BPFFS)) {
+            mount(
+                Some("bpf"),
+                BPFFS,
+                Some("bpf"),
+                MsFlags::empty(),
+                None::<&str>,
+            )
+            .map_err(|e| InstanceError::NoBpffs(e.into()))?;
+        }
+        fs::create_dir_all(&self.dir).map_err(|e| InstanceError::io("create", &self.dir, e))?;
+        if on_bpffs(&self.dir) {
+            Ok(())
+        } else {
+            Err(InstanceError::NotBpffs(self.dir.clone()))
+        }
+    }
+
+    /// Holds off every other process that changes what is below the root.
+    fn lock(&self) -> Result<Flock<File>, InstanceError> {
+        lock(&self.dir, FlockArg::LockExclusive)
+    }
+
+    /// Makes an instance with a fresh name that begins with `kind`.
+    pub fn create(&self, kind: &str) -> Result<Instance, InstanceError> {
+        let _guard = self.lock()?;
+        let pid = std::process::id();
+        for n in 0.. {
+            let id = if n == 0 {
+                format!("{kind}-{pid}")
+            } else {
+                format!("{kind}-{pid}-{n}")
+            };
+            let dir = self.dir.join(&id);
+            match fs::create_dir(&dir) {
+                Ok(()) => {
+                    let alive = lock(&dir, FlockArg::LockExclusiveNonblock)?;
+                    return Ok(Instance {
+                        id,
+                        pins: Pins::new(&dir),
+                        _alive: alive,
+                    });
+                }
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(e) => return Err(InstanceError::io("create", dir, e)),
+            }
+        }
+        unreachable!("a free name is found or an error returned")
+    }
+
+    /// Draws a slot number that this boot has not seen.
+    pub fn draw_slot(&self) -> Result<u32, InstanceError> {
+        let _guard = self.lock()?;
+        let path = self.dir.join(NEXT_SLOT);
+        let other = |e: aya::maps::MapError| InstanceError::Slot(io::Error::other(e));
+        if !path.exists() {
+            let fresh: Array<MapData, u32> = Array::create(1, 0).map_err(other)?;
+            fresh
+                .pin(&path)
+                .map_err(|e| InstanceError::io("pin", &path, io::Error::other(e)))?;
+        }
+        let map = Map::Array(MapData::from_pin(&path).map_err(other)?);
+        let mut counter: Array<MapData, u32> = Array::try_from(map).map_err(other)?;
+        let next = counter.get(&0, 0).map_err(other)? + 1;
+        counter.set(0, next, 0).map_err(other)?;
+        Ok(next)
+    }
+
+    /// Every instance, by name. A root that does not exist has none.
+    pub fn list(&self) -> Result<Vec<Found>, InstanceError> {
+        let entries = match fs::read_dir(&self.dir) {
+            Ok(entries) => entries,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(e) => return Err(InstanceError::io("read", &self.dir, e)),
+        };
+        let mut found: Vec<Found> = entries
+            .flatten()
+            .filter(|e| e.file_type().is_ok_and(|t| t.is_dir()))
+            .map(|e| Found {
+                id: e.file_name().to_string_lossy().into_owned(),
+                pins: Pins::new(&e.path()),
+                alive: lock(&e.path(), FlockArg::LockExclusiveNonblock).is_err(),
+            })
+            .collect();
+        found.sort_by(|a, b| a.id.cmp(&b.id));
+        Ok(found)
+    }
+
+    /// One instance by name.
+    pub fn find(&self, id: &str) -> Result<Found, InstanceError> {
+        let mut all = self.list()?;
+        match all.iter().position(|f| f.id == id) {
+            Some(at) => Ok(all.swap_remove(at)),
+            None => {
+                let instances = all.into_iter().map(|f| f.id).collect();
+                Err(InstanceError::Unknown {
+                    id: id.to_owned(),
+                    instances,
+                })
+            }
+        }
+    }
+}
+
+fn on_bpffs(path: &Path) -> bool {
+    nix::sys::statfs::statfs(path).is_ok_and(|s| s.filesystem_type().0 as i64 == BPF_FS_MAGIC)
+}
+
+fn lock(dir: &Path, how: FlockArg) -> Result<Flock<File>, InstanceError> {
+    let file = File::open(dir).map_err(|e| InstanceError::io("open", dir, e))?;
+    Flock::lock(file, how).map_err(|(_, e)| InstanceError::io("lock", dir, e))
+}
+
+impl Found {
+    /// Cgroups that the instance is attached to.
+    pub fn cgroups(&self) -> Result<Vec<Cgroup>, InstanceError> {
+        let root = cgroup::root()?;
+        let infos = self.pins.infos()?;
+        Ok(infos
+            .iter()
+            .map(|(_, i)| Cgroup::at(root.join(crate::enrol::text(&i.cgroup))))
+            .collect())
+    }
+
+    /// Whether nothing is left that the instance still guards: no process, no flow.
+    pub fn is_over(&self) -> bool {
+        let empty = self
+            .cgroups()
+            .is_ok_and(|all| all.iter().all(|c| !c.populated().unwrap_or(true)));
+        // An instance whose loader died half-way through its making has no readable pins.
+        let unfinished = self.pins.infos().is_err();
+        unfinished || (empty && self.pins.live().is_ok_and(|flows| flows.is_empty()))
+    }
+
+    /// Detaches the programs and removes every pin and the cgroups.
+    pub fn remove(&self) -> Result<(), InstanceError> {
+        let cgroups = self.cgroups().unwrap_or_default();
+        remove_pins(self.pins.dir())?;
+        cgroups
+            .iter()
+            .try_for_each(|c| c.remove().map_err(Into::into))
+    }
+}
+
+/// Removes the pins of an instance: links first, so that nothing runs without its maps.
+pub fn remove_pins(dir: &Path) -> Result<(), InstanceError> {
+    for part in [&dir.join("links"), dir] {
+        match fs::remove_dir_all(part) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                return Err(InstanceError::io("remove", part, e));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}

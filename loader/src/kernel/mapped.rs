@@ -1,0 +1,150 @@
+//! Array maps mapped into our memory: counters are read without a call, and reset where they stand.
+
+use abi::{Control, FoldRow, SlotMetrics, VERDICTS};
+use std::{
+    io,
+    marker::PhantomData,
+    mem::size_of,
+    num::NonZeroUsize,
+    os::fd::AsFd,
+    ptr::NonNull,
+    sync::atomic::{AtomicU32, AtomicU64, Ordering},
+};
+
+use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
+
+/// The elements of a memory-mapped array map.
+struct Mapped<T> {
+    base: NonNull<T>,
+    bytes: usize,
+    len: usize,
+    _elements: PhantomData<T>,
+}
+
+// SAFETY: the memory is shared with the kernel anyway; every access below is atomic or volatile.
+unsafe impl<T> Send for Mapped<T> {}
+
+impl<T> Mapped<T> {
+    fn new(map: impl AsFd, len: u32) -> io::Result<Self> {
+        // The kernel rounds elements up to eight bytes; ours are multiples of eight.
+        const { assert!(size_of::<T>().is_multiple_of(8)) };
+        let bytes = size_of::<T>() * len as usize;
+        let length = NonZeroUsize::new(bytes).ok_or(io::ErrorKind::InvalidInput)?;
+        let prot = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        // SAFETY: a fresh mapping at an address of the kernel's choice.
+        let base = unsafe { mmap(None, length, prot, MapFlags::MAP_SHARED, map, 0) }?;
+        Ok(Self {
+            base: base.cast(),
+            bytes,
+            len: len as usize,
+            _elements: PhantomData,
+        })
+    }
+
+    /// Element `i`.
+    fn at(&self, i: u32) -> Option<*mut T> {
+        // SAFETY: the element lies within the mapping.
+        ((i as usize) < self.len).then(|| unsafe { self.base.as_ptr().add(i as usize) })
+    }
+}
+
+impl<T> Drop for Mapped<T> {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is ours and nobody holds a pointer into it beyond a method's body. A
+        // failure would leave address space behind, nothing else.
+        let _ = unsafe { munmap(self.base.cast(), self.bytes) };
+    }
+}
+
+/// Atomic view of a counter inside the mapping.
+///
+/// # Safety
+///
+/// `p` points to an aligned counter that stays mapped for the borrow.
+unsafe fn atomic<'a>(p: *mut u64) -> &'a AtomicU64 {
+    // SAFETY: promised by the caller.
+    unsafe { AtomicU64::from_ptr(p) }
+}
+
+/// `metrics_map`.
+pub struct Books(Mapped<SlotMetrics>);
+
+impl Books {
+    pub(super) fn new(map: impl AsFd, rows: u32) -> io::Result<Self> {
+        Mapped::new(map, rows).map(Self)
+    }
+
+    /// A copy of one row; each counter is exact, together they are as of about now.
+    #[must_use]
+    pub fn row(&self, index: u32) -> Option<SlotMetrics> {
+        // SAFETY: within the mapping; plain integers.
+        self.0.at(index).map(|p| unsafe { p.read_volatile() })
+    }
+
+    /// Writes the limits of a row that no program uses yet, and cleans its books.
+    pub(super) fn open(&self, index: u32, fresh: &SlotMetrics) {
+        if let Some(p) = self.0.at(index) {
+            // SAFETY: within the mapping; the slot is not configured yet, so no program writes here.
+            unsafe { p.write_volatile(*fresh) };
+        }
+    }
+
+    /// Takes the catch-all rows of a drained epoch and frees its quota.
+    pub(super) fn take_epoch(&self, index: u32, epoch: u32) -> [FoldRow; VERDICTS] {
+        let parity = (epoch & 1) as usize;
+        let Some(p) = self.0.at(index) else {
+            return [FoldRow::default(); VERDICTS];
+        };
+        // SAFETY: within the mapping; a grace period after the epoch's end no program writes here.
+        unsafe {
+            let rows = (&raw const (*p).catch_all[parity]).read_volatile();
+            (&raw mut (*p).catch_all[parity]).write_volatile([FoldRow::default(); VERDICTS]);
+            atomic(&raw mut (*p).folds_used[parity]).store(0, Ordering::Relaxed);
+            rows
+        }
+    }
+
+    /// Gives back quota of forgotten names and addresses.
+    pub(super) fn forget(&self, index: u32, names: u64, addrs: u64) {
+        if let Some(p) = self.0.at(index) {
+            // SAFETY: within the mapping, aligned, atomic on both sides.
+            unsafe {
+                atomic(&raw mut (*p).names_used).fetch_sub(names, Ordering::Relaxed);
+                atomic(&raw mut (*p).addrs_used).fetch_sub(addrs, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+/// `CONTROL`.
+pub(super) struct Switches(Mapped<Control>);
+
+impl Switches {
+    pub(super) fn new(map: impl AsFd) -> io::Result<Self> {
+        Mapped::new(map, 1).map(Self)
+    }
+
+    fn field(&self, of: impl Fn(*mut Control) -> *mut u32) -> Option<&AtomicU32> {
+        // SAFETY: an aligned field within the mapping, atomic on our side, read once by programs.
+        self.0.at(0).map(|p| unsafe { AtomicU32::from_ptr(of(p)) })
+    }
+
+    /// Starts a new epoch of folded rows; returns the one before.
+    pub(super) fn next_epoch(&self) -> u32 {
+        // SAFETY: a field of a mapped structure.
+        self.field(|p| unsafe { &raw mut (*p).fold_epoch })
+            .map_or(0, |f| f.fetch_add(1, Ordering::SeqCst))
+    }
+
+    /// Lets the iterators end every flow of a slot with this reason; slot 0 lets them live.
+    pub(super) fn end_slot(&self, slot: u32, close: u8) {
+        // SAFETY: fields of a mapped structure.
+        if let Some(f) = self.field(|p| unsafe { &raw mut (*p).end_close }) {
+            f.store(u32::from(close), Ordering::SeqCst);
+        }
+        // SAFETY: as above.
+        if let Some(f) = self.field(|p| unsafe { &raw mut (*p).end_slot }) {
+            f.store(slot, Ordering::SeqCst);
+        }
+    }
+}

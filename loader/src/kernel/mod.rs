@@ -1,0 +1,117 @@
+//! The only room that touches the kernel's BPF side: loads the object, attaches it, pins what must
+//! outlive us, and reads and writes the maps.
+
+mod btf;
+mod mapped;
+mod maps;
+mod object;
+mod pod;
+mod rings;
+mod sys;
+
+pub use btf::{BtfError, VMLINUX};
+pub use mapped::Books;
+pub use maps::{Learned, Pins, PolicyMaps};
+pub use object::{Attached, Engine, Sizes};
+pub use rings::{Drain, Rings};
+
+use std::{io, path::PathBuf};
+
+/// What can go wrong between us and the kernel.
+#[derive(Debug, thiserror::Error)]
+pub enum KernelError {
+    /// The binary was built without the object.
+    #[error("this binary was built without its kernel object (CLAWKER_BPF_SKIP was set)")]
+    NoObject,
+    /// The kernel's type information cannot be used.
+    #[error(transparent)]
+    Btf(#[from] BtfError),
+    /// The object cannot be loaded.
+    #[error("cannot load the kernel object: {0}")]
+    Load(Box<aya::EbpfError>),
+    /// A program was refused.
+    #[error("the kernel refused program {name}: {source}")]
+    Program {
+        /// Name of the program.
+        name: &'static str,
+        /// What the kernel said, with the verifier's log.
+        source: Box<aya::programs::ProgramError>,
+    },
+    /// The object lacks something. A bug, not a mistake of the user.
+    #[error("the kernel object has no {kind} {name}")]
+    Missing {
+        /// `program` or `map`.
+        kind: &'static str,
+        /// Which one.
+        name: &'static str,
+    },
+    /// A map call failed.
+    #[error("cannot {what} map {name}: {source}")]
+    Map {
+        /// What was tried.
+        what: &'static str,
+        /// Name of the map.
+        name: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// A pin cannot be made, opened or removed.
+    #[error("cannot {what} {}: {source}", path.display())]
+    Pin {
+        /// What was tried.
+        what: &'static str,
+        /// Which pin.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// A call without an object of its own failed.
+    #[error("{what}: {source}")]
+    Call {
+        /// Which call.
+        what: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The policy does not fit.
+    #[error(
+        "the policy has {entries} entries in {map} and the map holds {limit}: use wider patterns or split the policy by project"
+    )]
+    TooBig {
+        /// Name of the map.
+        map: &'static str,
+        /// Entries of the policy.
+        entries: usize,
+        /// Entries the map holds.
+        limit: usize,
+    },
+}
+
+impl KernelError {
+    fn map(what: &'static str, name: &'static str, source: impl Into<io::Error>) -> Self {
+        Self::Map {
+            what,
+            name,
+            source: source.into(),
+        }
+    }
+
+    fn pin(what: &'static str, path: impl Into<PathBuf>, source: impl Into<io::Error>) -> Self {
+        Self::Pin {
+            what,
+            path: path.into(),
+            source: source.into(),
+        }
+    }
+}
+
+/// aya's map errors as what the kernel said.
+fn io_error(e: aya::maps::MapError) -> io::Error {
+    match e {
+        aya::maps::MapError::SyscallError(e) => e.io_error,
+        aya::maps::MapError::KeyNotFound | aya::maps::MapError::ElementNotFound => {
+            io::ErrorKind::NotFound.into()
+        }
+        other => io::Error::other(other),
+    }
+}

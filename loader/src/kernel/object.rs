@@ -1,0 +1,303 @@
+//! Loading, attaching and pinning: everything with an effect on the kernel's programs.
+
+use super::{Books, KernelError, Pins, btf, pod::P, rings::Rings, sys};
+use abi::{SlotConfig, SlotInfo, SlotMetrics, maps, programs};
+use aya::{
+    Btf, Ebpf, EbpfLoader,
+    maps::{Array, Map, MapData},
+    programs::{
+        CgroupSkbAttachType, Program,
+        links::{CgroupAttachMode, FdLink},
+    },
+};
+use std::{
+    fs::{self, File},
+    io,
+    os::fd::{AsFd as _, BorrowedFd},
+    path::{Path, PathBuf},
+};
+use zerocopy::IntoBytes as _;
+
+/// The kernel object, built by `build.rs`.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/clawker.bpf.o"));
+
+/// How large the maps are made.
+#[derive(Clone, Copy, Debug)]
+pub struct Sizes {
+    /// Bytes of each of the two rings; a power of two and a multiple of the page size.
+    pub ring_bytes: u32,
+    /// Slots that can be attached at once.
+    pub slots: u32,
+    /// Names that one slot may learn.
+    pub names: u32,
+    /// Addresses that one slot may learn.
+    pub addrs: u32,
+    /// Folded rows that one slot may hold in one epoch.
+    pub folds: u32,
+    /// Records a second of one slot before flows are folded.
+    pub rate: u32,
+}
+
+impl Default for Sizes {
+    fn default() -> Self {
+        Self {
+            ring_bytes: 1 << 20,
+            slots: 1,
+            names: 2048,
+            addrs: 4096,
+            folds: 256,
+            rate: 2000,
+        }
+    }
+}
+
+/// A loaded object whose maps are pinned, ready to be attached.
+pub struct Engine {
+    ebpf: Ebpf,
+    dir: PathBuf,
+    sizes: Sizes,
+    slots: MapData,
+    books: Books,
+}
+
+/// Where an attachment's pins are.
+#[derive(Debug)]
+pub struct Attached {
+    /// Directory of the links.
+    pub links: PathBuf,
+}
+
+impl Engine {
+    /// Loads the object, verifies every program and pins maps and iterators below `dir`, which must
+    /// exist on a BPF file system.
+    pub fn load(dir: &Path, sizes: Sizes) -> Result<Self, KernelError> {
+        if OBJECT.is_empty() {
+            return Err(KernelError::NoObject);
+        }
+        let offsets = btf::tcp_offsets()?;
+        let rows = sizes.slots + 1;
+        let mut ebpf = EbpfLoader::new()
+            .override_global("TCP_OFFSETS", &offsets, true)
+            .map_max_entries(maps::RING_ALLOWED, sizes.ring_bytes)
+            .map_max_entries(maps::RING_DENIED, sizes.ring_bytes)
+            .map_max_entries(maps::METRICS, rows)
+            .map_max_entries(maps::SLOT_INFO, rows)
+            .map_max_entries(maps::LEARNED_ADDRS, sizes.slots * sizes.addrs)
+            .map_max_entries(maps::LEARNED_NAMES, sizes.slots * sizes.names)
+            // Two epochs of each slot, and row 0 for what is not enrolled.
+            .map_max_entries(maps::FOLDS, rows * sizes.folds * 2)
+            .load(OBJECT)
+            .map_err(|e| KernelError::Load(Box::new(e)))?;
+        load_programs(&mut ebpf)?;
+        let map_dir = dir.join("maps");
+        fs::create_dir(&map_dir).map_err(|e| KernelError::pin("create", &map_dir, e))?;
+        for name in maps::ALL {
+            let path = map_dir.join(name);
+            let map = ebpf
+                .map(name)
+                .ok_or(KernelError::Missing { kind: "map", name })?;
+            map.pin(&path)
+                .map_err(|e| KernelError::pin("pin map", path, io::Error::other(e)))?;
+        }
+        let slots = take(&mut ebpf, maps::SLOT)?;
+        let metrics = take(&mut ebpf, maps::METRICS)?;
+        let books = Books::new(metrics.fd(), rows)
+            .map_err(|e| KernelError::map("map into memory", maps::METRICS, e))?;
+        let engine = Self {
+            ebpf,
+            dir: dir.to_owned(),
+            sizes,
+            slots,
+            books,
+        };
+        engine.pin_iterator(programs::ITER_TCP, maps::TCP_FLOWS)?;
+        engine.pin_iterator(programs::ITER_DGRAM, maps::DGRAM_FLOWS)?;
+        engine.books.open(0, &engine.limits(0));
+        Ok(engine)
+    }
+
+    fn limits(&self, slot: u32) -> SlotMetrics {
+        let mut m: SlotMetrics = zerocopy::FromZeros::new_zeroed();
+        m.slot = slot;
+        m.rate = self.sizes.rate;
+        m.max_names = self.sizes.names;
+        m.max_addrs = self.sizes.addrs;
+        m.max_folds = self.sizes.folds;
+        m
+    }
+
+    fn pin_iterator(&self, name: &'static str, map: &'static str) -> Result<(), KernelError> {
+        let prog = program_fd(&self.ebpf, name)?;
+        let target = Pins::new(&self.dir).map(map)?;
+        let link =
+            sys::iter_link(prog, target.fd().as_fd()).map_err(|source| KernelError::Call {
+                what: "cannot create the flow iterator",
+                source,
+            })?;
+        let path = self.dir.join(name);
+        sys::pin(link.as_fd(), &path).map_err(|e| KernelError::pin("pin", path, e))
+    }
+
+    /// Attaches every program to a cgroup and pins the links below `links/NAME`. The cgroup stays
+    /// closed (its slot is zero, and zero denies) until [`Engine::enrol`].
+    pub fn attach(&mut self, cgroup: &File, name: &str) -> Result<Attached, KernelError> {
+        let links = self.dir.join("links").join(name);
+        fs::create_dir_all(&links).map_err(|e| KernelError::pin("create", &links, e))?;
+        for program in programs::CGROUP {
+            let link = attach_one(&mut self.ebpf, program, cgroup)?;
+            let path = links.join(program);
+            link.pin(&path)
+                .map_err(|e| KernelError::pin("pin link", path, io::Error::other(e)))?;
+        }
+        Ok(Attached { links })
+    }
+
+    /// Opens a slot: limits and identity first, the configuration last, in one write.
+    pub fn enrol(&self, info: &SlotInfo, config: &SlotConfig) -> Result<(), KernelError> {
+        self.books.open(config.index, &self.limits(config.slot));
+        let map = Map::Array(Pins::new(&self.dir).map(maps::SLOT_INFO)?);
+        let mut array: Array<_, P<SlotInfo>> = Array::try_from(map)
+            .map_err(|e| KernelError::map("open", maps::SLOT_INFO, super::io_error(e)))?;
+        array
+            .set(config.index, P(*info), 0)
+            .map_err(|e| KernelError::map("write", maps::SLOT_INFO, super::io_error(e)))?;
+        configure(&self.slots, info.cgroup_id, config)
+    }
+
+    /// Books of the slots.
+    #[must_use]
+    pub fn books(&self) -> &Books {
+        &self.books
+    }
+
+    /// The reading end of both rings, the folded rows and the iterators.
+    pub fn rings(&self) -> Result<Rings, KernelError> {
+        Rings::open(&Pins::new(&self.dir), self.sizes.slots + 1)
+    }
+
+    /// A loaded program, for running it on a made-up packet.
+    pub fn program(&self, name: &'static str) -> Result<&Program, KernelError> {
+        self.ebpf.program(name).ok_or(KernelError::Missing {
+            kind: "program",
+            name,
+        })
+    }
+
+    /// The pins of this instance.
+    #[must_use]
+    pub fn pins(&self) -> Pins {
+        Pins::new(&self.dir)
+    }
+}
+
+/// Replaces the configuration of an attached cgroup in one step.
+pub(super) fn configure(
+    slots: &MapData,
+    cgroup_id: u64,
+    config: &SlotConfig,
+) -> Result<(), KernelError> {
+    sys::map_update(slots.fd().as_fd(), cgroup_id.as_bytes(), config.as_bytes())
+        .map_err(|e| KernelError::map("write", maps::SLOT, e))
+}
+
+fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<MapData, KernelError> {
+    match ebpf.take_map(name) {
+        Some(Map::CgroupStorage(m) | Map::Array(m) | Map::Unsupported(m)) => Ok(m),
+        _ => Err(KernelError::Missing { kind: "map", name }),
+    }
+}
+
+fn program_fd<'a>(ebpf: &'a Ebpf, name: &'static str) -> Result<BorrowedFd<'a>, KernelError> {
+    let missing = KernelError::Missing {
+        kind: "program",
+        name,
+    };
+    match ebpf.program(name) {
+        Some(p) => p
+            .fd()
+            .map(|fd| fd.as_fd())
+            .map_err(|e| KernelError::Program {
+                name,
+                source: Box::new(e),
+            }),
+        None => Err(missing),
+    }
+}
+
+fn load_programs(ebpf: &mut Ebpf) -> Result<(), KernelError> {
+    let kernel_btf = Btf::from_sys_fs().map_err(|_| BtfRead)?;
+    for name in programs::CGROUP
+        .into_iter()
+        .chain([programs::ITER_TCP, programs::ITER_DGRAM])
+    {
+        let program = ebpf.program_mut(name).ok_or(KernelError::Missing {
+            kind: "program",
+            name,
+        })?;
+        match program {
+            Program::CgroupSkb(p) => p.load(),
+            Program::CgroupSock(p) => p.load(),
+            Program::CgroupSockAddr(p) => p.load(),
+            Program::SockOps(p) => p.load(),
+            Program::Iter(p) => p.load("bpf_sk_storage_map", &kernel_btf),
+            _ => {
+                return Err(KernelError::Missing {
+                    kind: "program",
+                    name,
+                });
+            }
+        }
+        .map_err(|e| KernelError::Program {
+            name,
+            source: Box::new(e),
+        })?;
+    }
+    Ok(())
+}
+
+/// `Btf::from_sys_fs` failed after our own reader succeeded.
+struct BtfRead;
+
+impl From<BtfRead> for KernelError {
+    fn from(_: BtfRead) -> Self {
+        Self::Btf(btf::BtfError::Malformed)
+    }
+}
+
+/// Attaches one program and hands out its link.
+fn attach_one(ebpf: &mut Ebpf, name: &'static str, cgroup: &File) -> Result<FdLink, KernelError> {
+    // Links allow several programs at one place whatever the mode; kernels refuse the others' flags.
+    const MODE: CgroupAttachMode = CgroupAttachMode::Single;
+    let program = ebpf.program_mut(name).ok_or(KernelError::Missing {
+        kind: "program",
+        name,
+    })?;
+    let refused = |e| KernelError::Program {
+        name,
+        source: Box::new(e),
+    };
+    let no_link = |e: aya::programs::links::LinkError| KernelError::Call {
+        what: "the kernel made no link for a cgroup program",
+        source: io::Error::other(e),
+    };
+    macro_rules! link {
+        ($p:expr, $id:expr) => {{
+            let id = $id.map_err(refused)?;
+            let link = $p.take_link(id).map_err(refused)?;
+            FdLink::try_from(link).map_err(no_link)
+        }};
+    }
+    match program {
+        Program::CgroupSkb(p) if name == programs::EGRESS => {
+            link!(p, p.attach(cgroup, CgroupSkbAttachType::Egress, MODE))
+        }
+        Program::CgroupSkb(p) => link!(p, p.attach(cgroup, CgroupSkbAttachType::Ingress, MODE)),
+        Program::CgroupSock(p) => link!(p, p.attach(cgroup, MODE)),
+        Program::CgroupSockAddr(p) => link!(p, p.attach(cgroup, MODE)),
+        Program::SockOps(p) => link!(p, p.attach(cgroup, MODE)),
+        _ => Err(KernelError::Missing {
+            kind: "program",
+            name,
+        }),
+    }
+}

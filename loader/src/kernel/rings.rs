@@ -1,0 +1,169 @@
+//! The reading side: both rings, the folded rows, idle flush and the end of a slot.
+
+use super::{Books, KernelError, Pins, io_error, mapped::Switches, pod::P, sys};
+use abi::{FlowEvent, FoldKey, FoldRow, NO_RULE, maps};
+use aya::maps::{Map, MapData, RingBuf};
+use std::os::fd::{AsRawFd as _, BorrowedFd};
+use zerocopy::FromBytes as _;
+
+/// What one drain found.
+#[derive(Debug, Default)]
+pub struct Drain {
+    /// Records, in the order of each ring.
+    pub events: Vec<FlowEvent>,
+    /// Entries of a ring that were not a record: counted, reported, passed over.
+    pub malformed: u64,
+}
+
+/// The reading end of an instance.
+pub struct Rings {
+    allowed: RingBuf<MapData>,
+    denied: RingBuf<MapData>,
+    books: Books,
+    switches: Switches,
+    pins: Pins,
+    rows: u32,
+    /// Folded flows of each row and verdict that were drained already.
+    folded: Vec<u64>,
+}
+
+fn ring(pins: &Pins, name: &'static str) -> Result<RingBuf<MapData>, KernelError> {
+    RingBuf::try_from(Map::RingBuf(pins.map(name)?))
+        .map_err(|e| KernelError::map("open", name, io_error(e)))
+}
+
+impl Rings {
+    pub(super) fn open(pins: &Pins, rows: u32) -> Result<Self, KernelError> {
+        let memory = |name| move |e| KernelError::map("map into memory", name, e);
+        let metrics = pins.map(maps::METRICS)?;
+        let control = pins.map(maps::CONTROL)?;
+        Ok(Self {
+            allowed: ring(pins, maps::RING_ALLOWED)?,
+            denied: ring(pins, maps::RING_DENIED)?,
+            books: Books::new(metrics.fd(), rows).map_err(memory(maps::METRICS))?,
+            switches: Switches::new(control.fd()).map_err(memory(maps::CONTROL))?,
+            pins: pins.clone(),
+            rows,
+            folded: vec![0; rows as usize],
+        })
+    }
+
+    /// Opens the reading end of an instance whose loader is dead. The caller holds its lock, or two
+    /// readers would take records from each other.
+    pub fn reopen(pins: &Pins) -> Result<Self, KernelError> {
+        let rows = u32::try_from(pins.books()?.len()).unwrap_or(u32::MAX);
+        Self::open(pins, rows)
+    }
+
+    /// Descriptors that become readable when a ring is half full.
+    #[must_use]
+    pub fn wake_fds(&self) -> [BorrowedFd<'_>; 2] {
+        // SAFETY: the descriptors belong to the rings, which outlive the borrow of `self`.
+        let fd = |r: &RingBuf<MapData>| unsafe { BorrowedFd::borrow_raw(r.as_raw_fd()) };
+        [fd(&self.allowed), fd(&self.denied)]
+    }
+
+    /// Reads both rings until they are empty. The one for denied and bypassed flows comes first.
+    pub fn drain(&mut self, into: &mut Drain) {
+        for ring in [&mut self.denied, &mut self.allowed] {
+            while let Some(item) = ring.next() {
+                match FlowEvent::read_from_bytes(&item) {
+                    Ok(event) => into.events.push(event),
+                    Err(_) => into.malformed += 1,
+                }
+            }
+        }
+    }
+
+    /// Takes the folded rows, if there are any: starts a new epoch, waits until no program can write
+    /// into the old one, and removes it. Each row stands for `count` flows.
+    pub fn folds(&mut self) -> Result<Vec<(FoldKey, FoldRow)>, KernelError> {
+        let mut any = false;
+        for index in 0..self.rows {
+            let total = self.books.row(index).map_or(0, |m| m.folded.iter().sum());
+            if let Some(seen) = self.folded.get_mut(index as usize) {
+                any |= *seen != total;
+                *seen = total;
+            }
+        }
+        if !any {
+            return Ok(Vec::new());
+        }
+        let epoch = self.switches.next_epoch();
+        sys::grace_period().map_err(|source| KernelError::Call {
+            what: "cannot wait for running programs",
+            source,
+        })?;
+        let mut rows = self.table(epoch)?;
+        for index in 0..self.rows {
+            let slot = self.books.row(index).map_or(0, |m| m.slot);
+            let catch_all = self.books.take_epoch(index, epoch);
+            rows.extend((0..).zip(catch_all).filter(|(_, r)| r.count != 0).map(
+                |(verdict, row)| {
+                    (
+                        FoldKey {
+                            verdict,
+                            ..nowhere(slot, epoch)
+                        },
+                        FoldRow {
+                            rule: NO_RULE,
+                            ..row
+                        },
+                    )
+                },
+            ));
+        }
+        Ok(rows)
+    }
+
+    fn table(&self, epoch: u32) -> Result<Vec<(FoldKey, FoldRow)>, KernelError> {
+        let mut map = self.pins.folds()?;
+        let all: Result<Vec<_>, _> = map.iter().map(|r| r.map(|(k, v)| (k.0, v.0))).collect();
+        let mut rows = all.map_err(|e| KernelError::map("read", maps::FOLDS, io_error(e)))?;
+        rows.retain(|(k, _)| k.epoch == epoch);
+        for (key, _) in &rows {
+            map.remove(&P(*key))
+                .map_err(|e| KernelError::map("remove from", maps::FOLDS, io_error(e)))?;
+        }
+        Ok(rows)
+    }
+
+    /// Lets the iterators end every flow of a slot with a close reason, as long as it takes to read them
+    /// once.
+    pub fn end_flows(&self, slot: u32, close: u8) -> Result<(), KernelError> {
+        self.switches.end_slot(slot, close);
+        let r = self.pins.live().map(drop);
+        self.switches.end_slot(0, 0);
+        r
+    }
+
+    /// Books of the slots.
+    #[must_use]
+    pub fn books(&self) -> &Books {
+        &self.books
+    }
+
+    /// Forgets learned names and addresses, and gives their quota back.
+    pub fn forget(&self, index: u32, gone: &super::Learned) -> Result<(), KernelError> {
+        self.pins.forget(gone)?;
+        self.books
+            .forget(index, gone.names.len() as u64, gone.addrs.len() as u64);
+        Ok(())
+    }
+}
+
+/// Key of a catch-all row: no destination.
+fn nowhere(slot: u32, epoch: u32) -> FoldKey {
+    FoldKey {
+        slot,
+        epoch,
+        dst: abi::Ip([0; 16]),
+        port: 0,
+        proto: 0,
+        verdict: 0,
+        reason: 0,
+        direction: 0,
+        flags: 0,
+        pad: 0,
+    }
+}

@@ -1,0 +1,16 @@
+//! The loader: owns the kernel programs, the pins and the policy, reads flows, and is the command line.
+
+pub mod cgroup;
+pub mod cli;
+pub mod commands;
+pub mod contain;
+pub mod enrol;
+pub mod instance;
+pub mod kernel;
+pub mod policy_file;
+pub mod record;
+pub mod render;
+pub mod resolvers;
+pub mod session;
+pub mod sink;
+pub mod user;

@@ -1,0 +1,362 @@
+//! The record of a flow: kernel bytes turned into names and units, with the attribute names of every
+//! stream (DESIGN §5). Pure, but for the name and rule look-ups it is handed.
+
+use crate::enrol::addr;
+use abi::{
+    DIRECTION_INGRESS, FLOW_HAS_DST, FLOW_HAS_SRC, FLOW_NAMES, FLOW_WOULD_DENY, Flow, FlowEvent,
+    FoldKey, FoldRow, LiveFlow, NO_RULE, Tail, VERDICT_ALLOWED, VERDICT_BYPASSED, VERDICT_DENIED,
+    close, reason,
+};
+use jiff::Timestamp;
+use serde::Serialize;
+use std::net::IpAddr;
+
+/// What a flow's record says. Absent values are left out.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Record {
+    /// End of the flow.
+    pub time: Timestamp,
+    /// Raw label of the agent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub agent: Option<String>,
+    /// Raw label of the project.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub project: Option<String>,
+    /// ALLOWED, DENIED or BYPASSED.
+    pub verdict: &'static str,
+    /// `egress`, or `ingress` for accepted flows.
+    pub direction: &'static str,
+    /// Who began it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub src_ip: Option<IpAddr>,
+    /// Port of `src_ip`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub src_port: Option<u16>,
+    /// Where it went, as the agent asked for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dst_ip: Option<IpAddr>,
+    /// Port of `dst_ip`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dst_port: Option<u16>,
+    /// Transport protocol.
+    pub l4_proto: String,
+    /// The DNS name that led here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dst_host: Option<String>,
+    /// The names, if several led here.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub dst_hosts: Vec<String>,
+    /// The name of a refused DNS query.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub qname: Option<String>,
+    /// Always `unknown` from the kernel (P17).
+    pub l7_proto: &'static str,
+    /// Payload that arrived.
+    pub bytes_in: u64,
+    /// Payload that left.
+    pub bytes_out: u64,
+    /// Segments or datagrams that arrived.
+    pub packets_in: u64,
+    /// Segments or datagrams that left.
+    pub packets_out: u64,
+    /// From the first to the last.
+    pub duration_ms: u64,
+    /// Beginning of the flow.
+    pub start_time: Timestamp,
+    /// Why this verdict.
+    pub reason: &'static str,
+    /// Rule that decided, or that cut the flow.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rule: Option<String>,
+    /// Why it ended; absent while it lives.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub close_reason: Option<&'static str>,
+    /// Process that opened it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
+    /// Command name of that process.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub comm: Option<String>,
+    /// Smoothed round trip of TCP.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rtt_us: Option<u32>,
+    /// Retransmitted segments of TCP.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retransmits: Option<u32>,
+    /// Unique for ever.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub flow_id: Option<String>,
+    /// Flows in a folded record.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub count: Option<u64>,
+    /// End of the first flow of a folded record.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first_time: Option<Timestamp>,
+    /// Audit mode let it pass.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub would_deny: Option<bool>,
+}
+
+/// Whose flows they are, and the clock they are told in.
+#[derive(Clone, Debug)]
+pub struct Context {
+    /// Raw label of the agent.
+    pub agent: Option<String>,
+    /// Raw label of the project.
+    pub project: Option<String>,
+    /// Boot id without dashes.
+    pub boot: String,
+    /// What to add to the boot clock to get the time of day, nanoseconds.
+    pub wall_offset: i128,
+}
+
+/// Looks up what numbers in a flow stand for.
+pub trait Lookup {
+    /// A learned name by slot and hash.
+    fn name(&mut self, slot: u32, hash: u64) -> Option<String>;
+    /// A rule's name by policy and number.
+    fn rule(&mut self, policy: u32, rule: u32) -> Option<String>;
+}
+
+impl Context {
+    fn at(&self, boot_ns: u64) -> Timestamp {
+        // A clock that far off is shown as the limit of what can be written down.
+        Timestamp::from_nanosecond(i128::from(boot_ns) + self.wall_offset).unwrap_or(Timestamp::MAX)
+    }
+
+    /// An ended flow.
+    pub fn ended(&self, e: &FlowEvent, look: &mut impl Lookup) -> Record {
+        let mut r = self.flow(&e.flow, &e.tail, look);
+        r.flow_id = Some(self.id(e.flow.slot, e.flow.verdict, e.seq));
+        r
+    }
+
+    /// A flow that is still alive.
+    pub fn live(&self, l: &LiveFlow, look: &mut impl Lookup) -> Record {
+        self.flow(&l.flow, &l.tail, look)
+    }
+
+    fn id(&self, slot: u32, verdict: u8, seq: u64) -> String {
+        let letter = match verdict {
+            VERDICT_ALLOWED => 'a',
+            VERDICT_BYPASSED => 'b',
+            _ => 'd',
+        };
+        format!("{}-{slot}-{letter}{seq}", self.boot)
+    }
+
+    fn flow(&self, f: &Flow, t: &Tail, look: &mut impl Lookup) -> Record {
+        let names = names(f, look);
+        let asked = f.reason == reason::NAME && f.verdict == VERDICT_DENIED;
+        let (one, many, qname) = match names.len() {
+            0 => (None, Vec::new(), None),
+            _ if asked => (None, Vec::new(), names.into_iter().next()),
+            1 => (names.into_iter().next(), Vec::new(), None),
+            _ => (None, names, None),
+        };
+        let tcp = f.proto == abi::IPPROTO_TCP;
+        let has = |flag: u8| f.flags & flag != 0;
+        let rule = if t.cut_rule == NO_RULE {
+            (f.policy, f.rule)
+        } else {
+            (t.cut_policy, t.cut_rule)
+        };
+        Record {
+            time: self.at(t.end),
+            agent: self.agent.clone(),
+            project: self.project.clone(),
+            verdict: verdict(f.verdict),
+            direction: direction(f.direction),
+            src_ip: has(FLOW_HAS_SRC).then(|| addr(&f.src)),
+            src_port: (has(FLOW_HAS_SRC) && f.src_port != 0).then_some(f.src_port),
+            dst_ip: has(FLOW_HAS_DST).then(|| addr(&f.dst)),
+            dst_port: (has(FLOW_HAS_DST) && ported(f.proto)).then_some(f.dst_port),
+            l4_proto: proto(f.proto),
+            dst_host: one,
+            dst_hosts: many,
+            qname,
+            l7_proto: "unknown",
+            bytes_in: t.bytes_in,
+            bytes_out: t.bytes_out,
+            packets_in: t.packets_in,
+            packets_out: t.packets_out,
+            duration_ms: t.end.saturating_sub(f.start) / 1_000_000,
+            start_time: self.at(f.start),
+            reason: reason_name(f.reason),
+            rule: (rule.1 != NO_RULE)
+                .then(|| look.rule(rule.0, rule.1))
+                .flatten(),
+            close_reason: close_name(t.close),
+            pid: (f.pid != 0).then_some(f.pid),
+            comm: (f.pid != 0).then(|| crate::enrol::text(&f.comm)),
+            rtt_us: (tcp && t.rtt_us != 0).then_some(t.rtt_us),
+            retransmits: (tcp && t.retransmits != 0).then_some(t.retransmits),
+            flow_id: None,
+            count: None,
+            first_time: None,
+            would_deny: has(FLOW_WOULD_DENY).then_some(true),
+        }
+    }
+
+    /// A folded row: `count` flows of one destination, or of one verdict when there was no room to tell
+    /// destinations apart.
+    pub fn folded(&self, k: &FoldKey, r: &FoldRow, look: &mut impl Lookup) -> Record {
+        let nowhere = k.proto == 0 && k.dst == abi::Ip::default();
+        let ingress = k.direction == DIRECTION_INGRESS;
+        let peer = (!nowhere).then(|| addr(&k.dst));
+        Record {
+            time: self.at(r.last),
+            agent: self.agent.clone(),
+            project: self.project.clone(),
+            verdict: verdict(k.verdict),
+            direction: direction(k.direction),
+            src_ip: peer.filter(|_| ingress),
+            src_port: None,
+            dst_ip: peer.filter(|_| !ingress),
+            dst_port: (!nowhere && ported(k.proto)).then_some(k.port),
+            l4_proto: if nowhere {
+                "any".to_owned()
+            } else {
+                proto(k.proto)
+            },
+            dst_host: None,
+            dst_hosts: Vec::new(),
+            qname: None,
+            l7_proto: "unknown",
+            bytes_in: r.bytes_in,
+            bytes_out: r.bytes_out,
+            packets_in: r.packets_in,
+            packets_out: r.packets_out,
+            duration_ms: 0,
+            start_time: self.at(r.first),
+            reason: if nowhere {
+                "folded"
+            } else {
+                reason_name(k.reason)
+            },
+            rule: (r.rule != NO_RULE)
+                .then(|| look.rule(r.policy, r.rule))
+                .flatten(),
+            close_reason: None,
+            pid: None,
+            comm: None,
+            rtt_us: None,
+            retransmits: None,
+            flow_id: Some(format!(
+                "{}-{}-f{}-{:x}",
+                self.boot,
+                k.slot,
+                k.epoch,
+                fold_number(k)
+            )),
+            count: Some(r.count),
+            first_time: Some(self.at(r.first)),
+            would_deny: (k.flags & FLOW_WOULD_DENY != 0).then_some(true),
+        }
+    }
+}
+
+/// Tells the rows of one epoch apart: their keys as one number.
+fn fold_number(k: &FoldKey) -> u64 {
+    let mut bytes = k.dst.0.to_vec();
+    bytes.extend(k.port.to_be_bytes());
+    bytes.extend([k.proto, k.verdict, k.reason, k.direction, k.flags]);
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |h, b| {
+        (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
+fn names(f: &Flow, look: &mut impl Lookup) -> Vec<String> {
+    let used = usize::from(f.name_count).min(FLOW_NAMES);
+    let mut names: Vec<String> = f.names[..used]
+        .iter()
+        .filter_map(|hash| look.name(f.slot, *hash))
+        .collect();
+    names.sort();
+    names.dedup();
+    names
+}
+
+/// Whether a protocol has ports.
+fn ported(n: u8) -> bool {
+    matches!(n, abi::IPPROTO_TCP | abi::IPPROTO_UDP)
+}
+
+/// Verdict as in records.
+#[must_use]
+pub fn verdict(v: u8) -> &'static str {
+    match v {
+        VERDICT_ALLOWED => "ALLOWED",
+        VERDICT_BYPASSED => "BYPASSED",
+        _ => "DENIED",
+    }
+}
+
+fn direction(d: u8) -> &'static str {
+    if d == DIRECTION_INGRESS {
+        "ingress"
+    } else {
+        "egress"
+    }
+}
+
+/// Protocol as in records.
+#[must_use]
+pub fn proto(n: u8) -> String {
+    match n {
+        abi::IPPROTO_TCP => "tcp".to_owned(),
+        abi::IPPROTO_UDP => "udp".to_owned(),
+        abi::IPPROTO_ICMP => "icmp".to_owned(),
+        abi::IPPROTO_ICMPV6 => "icmp6".to_owned(),
+        132 => "sctp".to_owned(),
+        136 => "udplite".to_owned(),
+        255 => "raw".to_owned(),
+        n => n.to_string(),
+    }
+}
+
+/// Reason as in records.
+#[must_use]
+pub fn reason_name(r: u8) -> &'static str {
+    const NAMES: [&str; reason::COUNT] = [
+        "rule",
+        "default",
+        "builtin",
+        "bypass",
+        "observe",
+        "raw_socket",
+        "protocol",
+        "resolver",
+        "name",
+        "query",
+        "no_state",
+        "mid_stream",
+        "not_enrolled",
+        "inbound",
+        "headers",
+    ];
+    NAMES.get(usize::from(r)).copied().unwrap_or("unknown")
+}
+
+/// Close reason as in records; nothing for a live flow.
+fn close_name(c: u64) -> Option<&'static str> {
+    const NAMES: [&str; close::COUNT as usize - 1] = [
+        "fin",
+        "rst",
+        "refused",
+        "timeout",
+        "unreachable",
+        "idle",
+        "replaced",
+        "policy",
+        "denied",
+        "container_exit",
+        "upgraded",
+        "detached",
+    ];
+    let at = usize::try_from(c).ok()?.checked_sub(1)?;
+    Some(NAMES.get(at).copied().unwrap_or("unknown"))
+}
+
+#[cfg(test)]
+mod tests;

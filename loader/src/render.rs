@@ -1,0 +1,5 @@
+//! What people read: units, one line a flow, the summary. Pure: text in, text out.
+
+pub mod line;
+pub mod summary;
+pub mod units;
