@@ -1,0 +1,36 @@
+//! The world of a kernel test: a network namespace with addresses of its own, a pin root of its own,
+//! the real binary, and the records it writes.
+//!
+//! Every test runs in a process of its own (cargo-nextest), so it may change namespace. Nothing here
+//! sleeps: it waits for a condition, with a limit.
+
+pub mod dns;
+pub mod net;
+pub mod run;
+pub mod sniff;
+
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+/// How long a test waits for something that must happen.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Waits until `probe` finds something; panics with what was waited for after [`PATIENCE`].
+pub fn eventually<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = probe() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "waited {PATIENCE:?} for {what}");
+        nix::poll::poll(&mut [], 5u16).ok();
+    }
+}
+
+/// Mount point of cgroup v2.
+#[must_use]
+pub fn cgroup_root() -> PathBuf {
+    ebpf_manager::cgroup::root().expect("cgroup v2 is mounted; see `make test`")
+}

@@ -1,0 +1,213 @@
+//! `ebpf-manager run` as a user runs it, and what came of it.
+
+use serde_json::Value;
+use std::{
+    fs,
+    path::PathBuf,
+    process::{Child, Command, Output, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
+};
+use tempfile::TempDir;
+
+/// Where test instances pin; one directory a process, removed with it.
+const PIN_BASE: &str = "/sys/fs/bpf";
+
+static COUNTER: AtomicU32 = AtomicU32::new(0);
+
+/// A place for one or more runs: pins, policy and record files. Removed at the end, whatever happened.
+pub struct Bench {
+    /// Files.
+    pub dir: TempDir,
+    /// Root for pins.
+    pub pins: PathBuf,
+}
+
+/// What came of a run.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Exit code of `ebpf-manager`.
+    pub code: i32,
+    /// Standard output: the command's alone.
+    pub stdout: String,
+    /// Standard error of both.
+    pub stderr: String,
+    /// Every record, in the order written.
+    pub records: Vec<Value>,
+}
+
+impl Bench {
+    /// Moves the test into its own network namespace and makes room for it.
+    #[must_use]
+    pub fn new() -> Self {
+        crate::net::isolate();
+        Self::without_network()
+    }
+
+    /// Room for a test that keeps the machine's network.
+    #[must_use]
+    pub fn without_network() -> Self {
+        let n = COUNTER.fetch_add(1, Ordering::Relaxed);
+        let pins = PathBuf::from(format!(
+            "{PIN_BASE}/clawker-test-{}-{n}",
+            std::process::id()
+        ));
+        Self {
+            dir: TempDir::with_prefix("clawker-test-").expect("a temporary directory"),
+            pins,
+        }
+    }
+
+    /// Path of a file of this bench.
+    #[must_use]
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Writes a policy file and returns its path.
+    pub fn policy(&self, text: &str) -> PathBuf {
+        let path = self.path("policy.yaml");
+        fs::write(&path, text).expect("the policy is written");
+        path
+    }
+
+    /// The binary with its pin root.
+    #[must_use]
+    pub fn manager(&self) -> Command {
+        let mut c = Command::new(binary());
+        c.arg("--pin-root").arg(&self.pins);
+        c
+    }
+
+    /// A `run` with a policy (none: observe), extra arguments and a command, not started yet.
+    #[must_use]
+    pub fn command(&self, policy: Option<&str>, args: &[&str], cmd: &[&str]) -> Command {
+        let mut c = self.manager();
+        c.arg("run").arg("--out").arg(self.path("records.jsonl"));
+        if let Some(text) = policy {
+            c.arg("--policy").arg(self.policy(text));
+        }
+        c.args(args).arg("--").args(cmd).stdin(Stdio::null());
+        c
+    }
+
+    /// Runs a command to its end.
+    pub fn run(&self, policy: Option<&str>, args: &[&str], cmd: &[&str]) -> Outcome {
+        let _ = fs::remove_file(self.path("records.jsonl"));
+        let out = self
+            .command(policy, args, cmd)
+            .output()
+            .expect("ebpf-manager starts");
+        self.outcome(&out)
+    }
+
+    /// Runs a Python program under a policy.
+    pub fn python(&self, policy: Option<&str>, program: &str) -> Outcome {
+        self.run(policy, &[], &["python3", "-c", program])
+    }
+
+    /// Starts a command and leaves it running.
+    pub fn spawn(&self, policy: Option<&str>, args: &[&str], cmd: &[&str]) -> Child {
+        let _ = fs::remove_file(self.path("records.jsonl"));
+        let mut c = self.command(policy, args, cmd);
+        c.stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        c.spawn().expect("ebpf-manager starts")
+    }
+
+    /// Waits for a spawned run.
+    pub fn finish(&self, child: Child) -> Outcome {
+        self.outcome(&child.wait_with_output().expect("ebpf-manager ends"))
+    }
+
+    fn outcome(&self, out: &Output) -> Outcome {
+        Outcome {
+            code: out.status.code().unwrap_or(-1),
+            stdout: String::from_utf8_lossy(&out.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&out.stderr).into_owned(),
+            records: self.records(),
+        }
+    }
+
+    /// Records written so far.
+    #[must_use]
+    pub fn records(&self) -> Vec<Value> {
+        let text = fs::read_to_string(self.path("records.jsonl")).unwrap_or_default();
+        text.lines()
+            .map(|l| serde_json::from_str(l).expect("a record is one JSON object a line"))
+            .collect()
+    }
+
+    /// `dump … --json` as objects.
+    pub fn dump(&self, args: &[&str]) -> Vec<Value> {
+        let out = self
+            .manager()
+            .arg("dump")
+            .arg("--json")
+            .args(args)
+            .output()
+            .expect("dump starts");
+        assert!(
+            out.status.success(),
+            "dump: {}",
+            String::from_utf8_lossy(&out.stderr)
+        );
+        String::from_utf8_lossy(&out.stdout)
+            .lines()
+            .map(|l| serde_json::from_str(l).expect("dump --json is one object a line"))
+            .collect()
+    }
+}
+
+impl Default for Bench {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        // After a failure too: nothing may stay attached.
+        let _ = self.manager().args(["detach", "--all", "--force"]).output();
+        let _ = fs::remove_dir_all(&self.pins);
+    }
+}
+
+/// The binary under test: the one of the same build profile.
+#[must_use]
+pub fn binary() -> PathBuf {
+    let me = std::env::current_exe().expect("the test has a path");
+    let profile = me.ancestors().nth(2).expect("target/PROFILE/deps/test");
+    let path = profile.join("ebpf-manager");
+    assert!(
+        path.exists(),
+        "{} is not built: run `cargo build -p ebpf-manager` first",
+        path.display()
+    );
+    path
+}
+
+impl Outcome {
+    /// Records that have all of these values.
+    #[must_use]
+    pub fn matching(&self, wanted: &[(&str, Value)]) -> Vec<&Value> {
+        self.records
+            .iter()
+            .filter(|r| wanted.iter().all(|(k, v)| r.get(k) == Some(v)))
+            .collect()
+    }
+
+    /// The one record that has all of these values.
+    #[must_use]
+    pub fn only(&self, wanted: &[(&str, Value)]) -> &Value {
+        let found = self.matching(wanted);
+        assert_eq!(
+            found.len(),
+            1,
+            "records with {wanted:?} among {:#?}\nstderr: {}",
+            self.records,
+            self.stderr
+        );
+        found[0]
+    }
+}
