@@ -8,7 +8,7 @@ use crate::{
     maps::{Peer, Work},
     slot, tcp_flow, work,
 };
-use abi::{IPPROTO_TCP, IPPROTO_UDP, Ip, PEER_OPEN, SlotConfig, reason};
+use abi::{IPPROTO_TCP, IPPROTO_UDP, Ip, PEER_TRIED, SlotConfig, reason};
 use aya_ebpf::{macros::cgroup_sock_addr, programs::SockAddrContext};
 use bpf::{addr, decide::Decision};
 use core::ffi::c_void;
@@ -156,6 +156,6 @@ fn judge_sendmsg(cfg: &SlotConfig, w: &mut Work, sk: *mut c_void) -> i32 {
     if st.is_null() {
         return deny(cfg, w, &Decision::refusal(reason::NO_STATE));
     }
-    dgram::place(st, w, PEER_OPEN, &dgram::Add::nothing(now));
+    dgram::place(st, w, PEER_TRIED, &dgram::Add::nothing(now));
     1
 }

@@ -8,7 +8,7 @@ use crate::{
 };
 use abi::{
     DGRAM_PEERS, DIRECTION_EGRESS, DgramPeer, FLOW_SETTLED, Flow, PEER_FREE, PEER_OPEN, PEER_QUIET,
-    SlotConfig, Tail, VERDICT_BYPASSED, close,
+    PEER_TRIED, SlotConfig, Tail, VERDICT_BYPASSED, close,
 };
 use aya_ebpf::helpers::generated::{bpf_sk_storage_get, bpf_spin_lock, bpf_spin_unlock};
 use bpf::{addr, decide};
@@ -88,7 +88,7 @@ pub(crate) fn is_open(sk: *mut c_void, cfg: &SlotConfig, peer: &Peer) -> bool {
     while i < DGRAM_PEERS {
         // SAFETY: a map value, the index is in range.
         let p = unsafe { &(*st).peers[i] };
-        if p.state == PEER_OPEN && is_about(p, peer) {
+        if (p.state == PEER_OPEN || p.state == PEER_TRIED) && is_about(p, peer) {
             return p.flow.generation == cfg.generation && p.flow.verdict != VERDICT_BYPASSED;
         }
         i = slot::next(i);
@@ -112,6 +112,8 @@ pub(crate) fn aim(sk: *mut c_void, w: &mut Work) -> bool {
 pub(crate) const UNKNOWN: u32 = 0;
 /// The packet was counted.
 pub(crate) const COUNTED: u32 = 1;
+/// The packet was counted, and is the first of what `sendmsg` announced.
+pub(crate) const OPENED: u32 = 4;
 /// The entry is quiet, its flow begins (again) with this packet.
 pub(crate) const QUIET: u32 = 2;
 /// The entry's judgement is out of date.
@@ -132,13 +134,19 @@ pub(crate) fn count(st: *mut DgramFlows, peer: &Peer, cfg: &SlotConfig, add: &Ad
         while i < DGRAM_PEERS {
             let p = &mut (*st).peers[i];
             if is_about(p, peer) {
-                if p.state != PEER_OPEN {
-                    result = QUIET;
-                } else if stands(&p.flow, cfg, add.now) {
-                    tally(p, add);
-                    result = COUNTED;
+                let current = stands(&p.flow, cfg, add.now);
+                if p.state == PEER_OPEN {
+                    result = if current { COUNTED } else { STALE };
                 } else {
-                    result = STALE;
+                    result = if current && p.state == PEER_TRIED {
+                        OPENED
+                    } else {
+                        QUIET
+                    };
+                }
+                if result == COUNTED || result == OPENED {
+                    p.state = PEER_OPEN;
+                    tally(p, add);
                 }
                 break;
             }
@@ -146,7 +154,30 @@ pub(crate) fn count(st: *mut DgramFlows, peer: &Peer, cfg: &SlotConfig, add: &Ad
         }
         bpf_spin_unlock(&raw mut (*st).lock);
     }
+    if result == OPENED {
+        emit::opened(cfg.index);
+        result = COUNTED;
+    }
     result
+}
+
+/// Takes an attempt back: its packet was refused, and that refusal is its record.
+#[inline(always)]
+pub(crate) fn take_back(st: *mut DgramFlows, peer: &Peer) {
+    // SAFETY: as in `count`.
+    unsafe {
+        bpf_spin_lock(&raw mut (*st).lock);
+        let mut i = 0;
+        while i < DGRAM_PEERS {
+            let p = &mut (*st).peers[i];
+            if p.state == PEER_TRIED && is_about(p, peer) {
+                p.state = PEER_QUIET;
+                break;
+            }
+            i = slot::next(i);
+        }
+        bpf_spin_unlock(&raw mut (*st).lock);
+    }
 }
 
 /// Copies the entry of a peer into the work buffer. Returns whether there is one.
@@ -213,7 +244,7 @@ pub(crate) fn place(st: *mut DgramFlows, w: &mut Work, state: u32, add: &Add) ->
     }
     let idle_ns = slot::config().udp_idle_ns;
     let mut opens = state == PEER_OPEN;
-    let mut evicted = false;
+    let mut evicted = PEER_FREE;
     // SAFETY: as in `count`; `choose` stays below `DGRAM_PEERS`.
     unsafe {
         bpf_spin_lock(&raw mut (*st).lock);
@@ -222,10 +253,10 @@ pub(crate) fn place(st: *mut DgramFlows, w: &mut Work, state: u32, add: &Add) ->
         if p.state == PEER_OPEN && is_about(p, &w.target) {
             opens = false;
         } else {
-            if p.state == PEER_OPEN {
+            if p.state == PEER_OPEN || (p.state == PEER_TRIED && !is_about(p, &w.target)) {
                 slot::copy(&mut w.evicted, &p.flow);
                 copy_counts(&mut w.tail, p);
-                evicted = true;
+                evicted = p.state;
             }
             slot::copy(&mut p.flow, &w.flow);
             p.state = state;
@@ -241,7 +272,10 @@ pub(crate) fn place(st: *mut DgramFlows, w: &mut Work, state: u32, add: &Add) ->
     if opens {
         emit::opened(w.flow.index);
     }
-    if evicted {
+    if evicted == PEER_TRIED {
+        emit::opened(w.evicted.index);
+    }
+    if evicted != PEER_FREE {
         w.tail.close = close::REPLACED as u64;
         emit::end(&w.evicted, &w.tail);
     }
@@ -315,7 +349,7 @@ pub(crate) fn cut(st: *mut DgramFlows, w: &mut Work) -> bool {
 }
 
 /// Copies one live entry; ends it, leaving it quiet, if it has been idle since `before`. Returns
-/// [`TAKEN`], [`LIVE`] or [`GONE`].
+/// [`TAKEN`], [`TAKEN_TRIED`], [`LIVE`] or [`GONE`].
 #[inline(always)]
 pub(crate) fn take(st: *mut DgramFlows, i: usize, before: u64, f: &mut Flow, t: &mut Tail) -> u32 {
     let mut result = GONE;
@@ -323,13 +357,14 @@ pub(crate) fn take(st: *mut DgramFlows, i: usize, before: u64, f: &mut Flow, t: 
     unsafe {
         bpf_spin_lock(&raw mut (*st).lock);
         let p = &mut (*st).peers[i & (DGRAM_PEERS - 1)];
-        if p.state == PEER_OPEN {
+        let tried = p.state == PEER_TRIED;
+        if tried || p.state == PEER_OPEN {
             slot::copy(f, &p.flow);
             copy_counts(t, p);
-            result = LIVE;
+            result = if tried { GONE } else { LIVE };
             if p.last <= before {
                 p.state = PEER_QUIET;
-                result = TAKEN;
+                result = if tried { TAKEN_TRIED } else { TAKEN };
             }
         }
         bpf_spin_unlock(&raw mut (*st).lock);
@@ -343,8 +378,10 @@ pub(crate) const GONE: u32 = 0;
 pub(crate) const LIVE: u32 = 1;
 /// The flow was ended.
 pub(crate) const TAKEN: u32 = 2;
+/// An attempt was ended of which nothing came.
+pub(crate) const TAKEN_TRIED: u32 = 3;
 
-/// Ends every live flow of a socket. A flow that never got a packet out was unreachable.
+/// Ends every live flow of a socket.
 #[inline(never)]
 pub(crate) fn end_all(st: *mut DgramFlows, why: u8) -> i32 {
     if st.is_null() {
@@ -358,6 +395,19 @@ pub(crate) fn end_all(st: *mut DgramFlows, why: u8) -> i32 {
     0
 }
 
+/// Hands out the record of what [`take`] took.
+#[inline(always)]
+pub(crate) fn finish(taken: u32, f: &Flow, t: &mut Tail, end: u64) {
+    if taken == TAKEN_TRIED {
+        emit::opened(f.index);
+        t.close = close::UNREACHABLE as u64;
+    }
+    if taken == TAKEN_TRIED || taken == TAKEN {
+        t.end = end;
+        emit::end(f, t);
+    }
+}
+
 #[inline(never)]
 fn end_one(st: *mut DgramFlows, i: usize, why: u8) -> i32 {
     if st.is_null() {
@@ -367,13 +417,7 @@ fn end_one(st: *mut DgramFlows, i: usize, why: u8) -> i32 {
     let mut t = Tail::new(why, 0);
     // SAFETY: `take` writes the whole flow when it says so.
     let f = unsafe { &mut *f.as_mut_ptr() };
-    if take(st, i, u64::MAX, f, &mut t) == TAKEN {
-        if t.packets_in + t.packets_out == 0 {
-            t.close = close::UNREACHABLE as u64;
-        }
-        t.end = slot::now();
-        emit::end(f, &t);
-    }
+    finish(take(st, i, u64::MAX, f, &mut t), f, &mut t, slot::now());
     0
 }
 

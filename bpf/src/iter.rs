@@ -7,7 +7,9 @@ use crate::{
     slot::{self, control},
     tcp_flow,
 };
-use abi::{DGRAM_PEERS, FLOW_MID_STREAM, Flow, PEER_OPEN, Tail, TcpCounts, TcpFlow, close};
+use abi::{
+    DGRAM_PEERS, FLOW_MID_STREAM, Flow, PEER_OPEN, PEER_TRIED, Tail, TcpCounts, TcpFlow, close,
+};
 use aya_ebpf::{
     Global,
     helpers::generated::{bpf_probe_read_kernel, bpf_seq_write},
@@ -95,7 +97,7 @@ fn visit(st: *mut DgramFlows, i: usize, seq: *mut c_void) {
         let p = &(*st).peers[i];
         (p.state, p.flow.slot, p.idle_ns)
     };
-    if state != PEER_OPEN {
+    if state != PEER_OPEN && state != PEER_TRIED {
         return;
     }
     let now = slot::now();
@@ -109,20 +111,16 @@ fn visit(st: *mut DgramFlows, i: usize, seq: *mut c_void) {
     // SAFETY: `take` writes the whole flow unless it says `GONE`.
     let f = unsafe { &mut *f.as_mut_ptr() };
     let mut t = Tail::new(why, now);
-    match dgram::take(st, i, before, f, &mut t) {
-        dgram::TAKEN => {
-            if forced != close::LIVE {
-                t.end = now;
-            }
-            emit::end(f, &t);
-        }
-        dgram::LIVE => {
-            t.close = close::LIVE as u64;
-            t.end = now;
-            write(seq, f, &t);
-        }
-        _ => {}
+    let taken = dgram::take(st, i, before, f, &mut t);
+    if taken == dgram::LIVE {
+        t.close = close::LIVE as u64;
+        t.end = now;
+        write(seq, f, &t);
+        return;
     }
+    // An idle flow ended with its last packet.
+    let end = if forced == close::LIVE { t.end } else { now };
+    dgram::finish(taken, f, &mut t, end);
 }
 
 /// The close reason that the loader wants for this slot's flows.

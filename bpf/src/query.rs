@@ -139,6 +139,7 @@ fn refuse(cfg: &SlotConfig, skb: *mut __sk_buff, p: &Packet, why: u8, name: u64)
     let st = dgram::storage(packet::sk(skb), false);
     if !st.is_null() {
         dgram::recall(st, w);
+        dgram::take_back(st, &w.target);
     }
     if name != 0 {
         w.names[0] = name;

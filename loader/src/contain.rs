@@ -110,7 +110,7 @@ pub fn start(plan: &Plan, cgroup: &File) -> Result<Child, StartError> {
     let argv: Vec<CString> = plan
         .command
         .iter()
-        .map(|a| c_string(a))
+        .map(c_string)
         .collect::<Result<_, _>>()?;
     let (mut from_child, to_parent) = io::pipe().map_err(StartError::Clone)?;
     let mut pidfd: i32 = -1;

@@ -7,8 +7,11 @@ use crate::{
 };
 use abi::ABI_VERSION;
 use aya::maps::{Array, Map, MapData};
-use nix::fcntl::{Flock, FlockArg};
-use nix::mount::{MsFlags, mount};
+use nix::{
+    fcntl::{Flock, FlockArg},
+    mount::{MsFlags, mount},
+    sys::statfs::{BPF_FS_MAGIC, statfs},
+};
 use std::{
     fs::{self, File},
     io,
@@ -17,8 +20,6 @@ use std::{
 
 /// Where the BPF file system is expected.
 pub const BPFFS: &str = "/sys/fs/bpf";
-/// Magic number of the BPF file system (`include/uapi/linux/magic.h`).
-const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
 /// Pinned counter from which slot numbers are drawn.
 const NEXT_SLOT: &str = "next_slot";
 
@@ -223,7 +224,7 @@ impl Root {
 }
 
 fn on_bpffs(path: &Path) -> bool {
-    nix::sys::statfs::statfs(path).is_ok_and(|s| s.filesystem_type().0 as i64 == BPF_FS_MAGIC)
+    statfs(path).is_ok_and(|s| s.filesystem_type() == BPF_FS_MAGIC)
 }
 
 fn lock(dir: &Path, how: FlockArg) -> Result<Flock<File>, InstanceError> {

@@ -298,6 +298,9 @@ pub const PEER_FREE: u32 = 0;
 pub const PEER_QUIET: u32 = 1;
 /// A live flow.
 pub const PEER_OPEN: u32 = 2;
+/// `sendmsg` was let through and no packet of it has been seen: not a flow yet, but an attempt that
+/// gets a record if nothing comes of it.
+pub const PEER_TRIED: u32 = 3;
 
 /// One destination of a datagram socket.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]

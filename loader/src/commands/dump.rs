@@ -319,7 +319,7 @@ fn counters(slots: &[Slot]) -> Rows {
     for s in slots {
         let b = &s.books;
         let mut add = |name: String, value: u64| {
-            rows.push(vec![json!(s.instance.id), json!(name), json!(value)])
+            rows.push(vec![json!(s.instance.id), json!(name), json!(value)]);
         };
         add("opened".to_owned(), b.opened);
         for (v, verdict) in [(0, "allowed"), (1, "denied"), (2, "bypassed")] {

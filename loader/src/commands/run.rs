@@ -186,10 +186,10 @@ fn notes(args: &RunArgs, file: Option<&PolicyFile>, compiled: &Compiled, user: O
     if !args.quiet && !args.json {
         match (file, compiled.mode) {
             (None, _) => {
-                anstream::eprintln!("observing only: no policy (give one with --policy FILE)")
+                anstream::eprintln!("observing only: no policy (give one with --policy FILE)");
             }
             (Some(f), abi::MODE_OBSERVE) => {
-                anstream::eprintln!("observing only: {} is not enforced", f.name)
+                anstream::eprintln!("observing only: {} is not enforced", f.name);
             }
             (Some(f), abi::MODE_AUDIT) => anstream::eprintln!(
                 "auditing: {} denies nothing, it marks what it would deny",
