@@ -121,32 +121,40 @@ pub fn is_private(a: &Ip) -> bool {
         || (hi == 0x0064_ff9b_0000_0000 && lo >> 32 == 0)
 }
 
-/// Key of the address trie for a whole address.
+/// Key of the address trie for a whole address: the words of an [`AddrKey`].
 #[inline(always)]
-pub fn key(policy: u32, a: &Ip) -> AddrKey {
+pub fn key(policy: u32, a: &Ip) -> [u32; 7] {
+    let (hi, lo) = halves(a);
     if is_v4(a) {
-        let [a, b, c, d] = v4(a).to_be_bytes();
-        let addr = [a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-        AddrKey {
-            prefix_len: ADDR_KEY_HEAD_BITS + 32,
+        [
+            ADDR_KEY_HEAD_BITS + 32,
             policy,
-            family: FAMILY_V4,
-            addr,
-        }
+            FAMILY_V4,
+            (lo as u32).to_be(),
+            0,
+            0,
+            0,
+        ]
     } else {
-        AddrKey {
-            prefix_len: ADDR_KEY_HEAD_BITS + 128,
+        [
+            ADDR_KEY_HEAD_BITS + 128,
             policy,
-            family: FAMILY_V6,
-            addr: a.0,
-        }
+            FAMILY_V6,
+            ((hi >> 32) as u32).to_be(),
+            (hi as u32).to_be(),
+            ((lo >> 32) as u32).to_be(),
+            (lo as u32).to_be(),
+        ]
     }
 }
+
+const _: () = assert!(size_of::<AddrKey>() == 28);
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::net::{Ipv4Addr, Ipv6Addr};
+    use zerocopy::FromBytes as _;
 
     fn v6(s: &str) -> Ip {
         Ip(s.parse::<Ipv6Addr>().unwrap().octets())
@@ -208,11 +216,23 @@ mod tests {
     }
 
     #[test]
-    fn keys_tell_families_apart() {
-        let four = key(7, &mapped("192.0.2.7"));
-        assert_eq!((four.prefix_len, four.family), (96, FAMILY_V4));
-        assert_eq!(four.addr[..5], [192, 0, 2, 7, 0]);
-        let six = key(7, &v6("2001:db8::7"));
-        assert_eq!((six.prefix_len, six.family), (192, FAMILY_V6));
+    fn keys_are_the_words_of_an_address_key() {
+        let bytes =
+            |a: &Ip| -> Vec<u8> { key(7, a).iter().flat_map(|w| w.to_ne_bytes()).collect() };
+        let four = AddrKey::read_from_bytes(&bytes(&mapped("192.0.2.7"))).unwrap();
+        assert_eq!(
+            (four.prefix_len, four.policy, four.family),
+            (96, 7, FAMILY_V4)
+        );
+        assert_eq!(
+            four.addr,
+            [192, 0, 2, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
+        );
+        let six = AddrKey::read_from_bytes(&bytes(&v6("2001:db8::7"))).unwrap();
+        assert_eq!(
+            (six.prefix_len, six.policy, six.family),
+            (192, 7, FAMILY_V6)
+        );
+        assert_eq!(six.addr, v6("2001:db8::7").0);
     }
 }

@@ -11,7 +11,7 @@ use crate::{
 use abi::{IPPROTO_TCP, IPPROTO_UDP, Ip, PEER_TRIED, SlotConfig, reason};
 use aya_ebpf::{macros::cgroup_sock_addr, programs::SockAddrContext};
 use bpf::{addr, decide::Decision};
-use core::ffi::c_void;
+use core::{ffi::c_void, mem::MaybeUninit};
 
 #[cgroup_sock_addr(connect4)]
 pub(crate) fn connect4(ctx: SockAddrContext) -> i32 {
@@ -57,12 +57,7 @@ fn target(ctx: &SockAddrContext, ip: Ip) -> Peer {
     };
     let ported = proto == IPPROTO_TCP || proto == IPPROTO_UDP;
     let port = if ported { u16::from_be(port as u16) } else { 0 };
-    Peer {
-        ip,
-        port,
-        proto,
-        pad: [0; 5],
-    }
+    Peer::new(ip, port, proto)
 }
 
 #[inline(always)]
@@ -77,7 +72,7 @@ fn connect(ctx: &SockAddrContext, ip: Ip) -> i32 {
     let Some(w) = work::claim() else {
         return emit::refused_blindly(cfg);
     };
-    w.target = target(ctx, ip);
+    slot::copy(&mut w.target, &target(ctx, ip));
     slot::stamp_task(&mut w.flow);
     let verdict = judge_connect(cfg, w, socket(ctx));
     work::release(w);
@@ -94,7 +89,7 @@ fn sendmsg(ctx: &SockAddrContext, ip: Ip) -> i32 {
     let Some(w) = work::claim() else {
         return emit::refused_blindly(cfg);
     };
-    w.target = to;
+    slot::copy(&mut w.target, &to);
     slot::stamp_task(&mut w.flow);
     let verdict = judge_sendmsg(cfg, w, socket(ctx));
     work::release(w);
@@ -105,7 +100,7 @@ fn sendmsg(ctx: &SockAddrContext, ip: Ip) -> i32 {
 #[inline(always)]
 fn deny(cfg: &SlotConfig, w: &mut Work, d: &Decision) -> i32 {
     work::fill(w, cfg, d, 0);
-    emit::refused(&mut w.flow);
+    emit::refused(w);
     0
 }
 
@@ -156,6 +151,7 @@ fn judge_sendmsg(cfg: &SlotConfig, w: &mut Work, sk: *mut c_void) -> i32 {
     if st.is_null() {
         return deny(cfg, w, &Decision::refusal(reason::NO_STATE));
     }
-    dgram::place(st, w, PEER_TRIED, &dgram::Add::nothing(now));
+    let mut add = MaybeUninit::uninit();
+    dgram::place(st, w, PEER_TRIED, dgram::Add::nothing(now, &mut add));
     1
 }

@@ -2,7 +2,7 @@
 
 use crate::{emit, slot, work};
 use abi::{
-    IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, Ip, SLOT_ICMP_SOCKETS, VERDICT_DENIED,
+    IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, SLOT_ICMP_SOCKETS, VERDICT_DENIED,
     reason,
 };
 use aya_ebpf::{EbpfContext as _, bindings::bpf_sock, macros::cgroup_sock, programs::SockContext};
@@ -47,7 +47,7 @@ fn unusual(kind: u32, proto: u32) -> i32 {
     let Some(w) = work::claim() else {
         return emit::refused_blindly(cfg);
     };
-    w.target.ip = Ip([0; 16]);
+    slot::clear(&mut w.target.ip);
     w.target.port = 0;
     // MPTCP is 262, the only number in use above a byte.
     w.target.proto = if proto > 0xff {
@@ -59,7 +59,7 @@ fn unusual(kind: u32, proto: u32) -> i32 {
     slot::stamp_task(&mut w.flow);
     w.flow.flags = d.flags;
     w.flow.sock_type = kind as u8;
-    emit::refused(&mut w.flow);
+    emit::refused(w);
     work::release(w);
     0
 }

@@ -13,6 +13,7 @@ use abi::{
 use aya_ebpf::helpers::generated::{bpf_sk_storage_get, bpf_spin_lock, bpf_spin_unlock};
 use bpf::{addr, decide};
 use core::{ffi::c_void, mem::MaybeUninit};
+use zerocopy::FromZeros;
 
 /// Storage of a socket, made if need be.
 #[inline(always)]
@@ -33,7 +34,7 @@ pub(crate) fn storage(sk: *mut c_void, create: bool) -> *mut DgramFlows {
 }
 
 /// What a packet adds to a flow.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, FromZeros)]
 pub(crate) struct Add {
     pub(crate) bytes: u64,
     pub(crate) packets: u64,
@@ -44,13 +45,10 @@ pub(crate) struct Add {
 impl Add {
     /// An opening without a packet.
     #[inline(always)]
-    pub(crate) fn nothing(now: u64) -> Self {
-        Self {
-            bytes: 0,
-            packets: 0,
-            inbound: 0,
-            now,
-        }
+    pub(crate) fn nothing(now: u64, to: &mut MaybeUninit<Self>) -> &mut Self {
+        let add = slot::zero(to);
+        add.now = now;
+        add
     }
 }
 
@@ -103,8 +101,9 @@ pub(crate) fn aim(sk: *mut c_void, w: &mut Work) -> bool {
     if st.is_null() {
         return false;
     }
-    end_all(st, close::REPLACED);
-    place(st, w, PEER_QUIET, &Add::nothing(w.flow.start));
+    end_all(st, close::REPLACED, &mut w.evicted, &mut w.tail);
+    let mut add = MaybeUninit::uninit();
+    place(st, w, PEER_QUIET, Add::nothing(w.flow.start, &mut add));
     true
 }
 
@@ -261,10 +260,10 @@ pub(crate) fn place(st: *mut DgramFlows, w: &mut Work, state: u32, add: &Add) ->
             slot::copy(&mut p.flow, &w.flow);
             p.state = state;
             p.idle_ns = idle_ns;
-            p.bytes_in = 0;
-            p.bytes_out = 0;
-            p.packets_in = 0;
-            p.packets_out = 0;
+            slot::store(&mut p.bytes_in, 0);
+            slot::store(&mut p.bytes_out, 0);
+            slot::store(&mut p.packets_in, 0);
+            slot::store(&mut p.packets_out, 0);
         }
         tally(p, add);
         bpf_spin_unlock(&raw mut (*st).lock);
@@ -381,15 +380,17 @@ pub(crate) const TAKEN: u32 = 2;
 /// An attempt was ended of which nothing came.
 pub(crate) const TAKEN_TRIED: u32 = 3;
 
-/// Ends every live flow of a socket.
+/// Ends every live flow of a socket, with `f` and `t` to work in.
 #[inline(never)]
-pub(crate) fn end_all(st: *mut DgramFlows, why: u8) -> i32 {
+pub(crate) fn end_all(st: *mut DgramFlows, why: u8, f: &mut Flow, t: &mut Tail) -> i32 {
     if st.is_null() {
         return 0;
     }
+    let now = slot::now();
     let mut i = 0;
     while i < DGRAM_PEERS {
-        end_one(st, i, why);
+        t.close = why as u64;
+        finish(take(st, i, u64::MAX, f, t), f, t, now);
         i = slot::next(i);
     }
     0
@@ -406,19 +407,6 @@ pub(crate) fn finish(taken: u32, f: &Flow, t: &mut Tail, end: u64) {
         t.end = end;
         emit::end(f, t);
     }
-}
-
-#[inline(never)]
-fn end_one(st: *mut DgramFlows, i: usize, why: u8) -> i32 {
-    if st.is_null() {
-        return 0;
-    }
-    let mut f = MaybeUninit::<Flow>::uninit();
-    let mut t = Tail::new(why, 0);
-    // SAFETY: `take` writes the whole flow when it says so.
-    let f = unsafe { &mut *f.as_mut_ptr() };
-    finish(take(st, i, u64::MAX, f, &mut t), f, &mut t, slot::now());
-    0
 }
 
 /// Whether the live flow to a peer was opened by us.

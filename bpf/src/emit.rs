@@ -2,8 +2,8 @@
 //! room or the slot is over its rate, as part of a folded row. Nothing is dropped.
 
 use crate::{
-    maps::{FOLDS, RING_ALLOWED, RING_DENIED, ZERO_ROW},
-    slot::{add, control, copy, metrics, now, swap},
+    maps::{FOLDS, RING_ALLOWED, RING_DENIED, Work, ZERO_ROW},
+    slot::{add, clear, control, copy, metrics, now, swap, tail},
 };
 use abi::{
     DIRECTION_INGRESS, FLOW_WOULD_DENY, Flow, FlowEvent, FoldKey, FoldRow, SlotConfig, SlotMetrics,
@@ -13,7 +13,7 @@ use aya_ebpf::{
     bindings::{BPF_NOEXIST, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
     helpers::generated::{bpf_ringbuf_query, bpf_ringbuf_reserve, bpf_ringbuf_submit},
 };
-use core::ffi::c_void;
+use core::{ffi::c_void, mem::MaybeUninit};
 
 const AVAIL_DATA: u64 = 0;
 const RING_SIZE: u64 = 1;
@@ -67,22 +67,25 @@ pub(crate) fn opened(index: u32) {
     }
 }
 
-/// A flow that is over as it begins: counted as opened, ended and recorded.
+/// The flow of a work buffer that is over as it begins: counted as opened, ended and recorded.
 #[inline(always)]
-pub(crate) fn refused(f: &mut Flow) -> i32 {
-    flow_refused(f)
+pub(crate) fn refused(w: &mut Work) -> i32 {
+    flow_refused(w)
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn flow_refused(f: *mut Flow) -> i32 {
+extern "C" fn flow_refused(w: *mut Work) -> i32 {
     // SAFETY: a pointer to a whole value or null.
-    let Some(f) = (unsafe { f.as_mut() }) else {
+    let Some(w) = (unsafe { w.as_mut() }) else {
         return 0;
     };
-    opened(f.index);
-    let t = Tail::new(close::DENIED, now());
-    f.start = t.end;
-    end(f, &t);
+    opened(w.flow.index);
+    clear(&mut w.tail);
+    w.tail.close = close::DENIED as u64;
+    w.tail.cut_rule = abi::NO_RULE;
+    w.tail.end = now();
+    w.flow.start = w.tail.end;
+    end(&w.flow, &w.tail);
     0
 }
 
@@ -103,10 +106,11 @@ extern "C" fn flow_refused_blindly(index: u32, policy: u32) -> i32 {
         add(&raw mut (*m).folded[verdict], 1);
         add(&raw mut (*m).denied[reason::NO_STATE as usize], 1);
         add(&raw mut (*m).trouble[trouble::SCRATCH_BUSY], 1);
-        let t = Tail::new(close::DENIED, now());
+        let mut t = MaybeUninit::uninit();
+        let t = tail(&mut t, close::DENIED, now());
         if let Some(c) = control() {
             let row = &raw mut (*m).catch_all[(c.fold_epoch & 1) as usize][verdict];
-            add_to(row, &t, abi::NO_RULE, policy);
+            add_to(row, t, abi::NO_RULE, policy);
         }
     }
     0

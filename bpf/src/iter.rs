@@ -2,7 +2,7 @@
 //! that have gone idle, and ends all flows of a slot when the loader says so.
 
 use crate::{
-    dgram, emit,
+    dgram,
     maps::DgramFlows,
     slot::{self, control},
     tcp_flow,
@@ -57,13 +57,14 @@ pub(crate) fn iter_tcp(row: *mut Row<TcpFlow>) -> i32 {
         counts(sk)
     };
     let why = ending(st.flow.slot);
-    let mut t = Tail::new(why, slot::now());
+    let mut t = MaybeUninit::uninit();
+    let t = slot::tail(&mut t, why, slot::now());
     if why == close::LIVE {
-        tcp_flow::fill(&mut t, st, &c);
-        write(seq, &st.flow, &t);
+        tcp_flow::fill(t, st, &c);
+        write(seq, &st.flow, t);
     } else if slot::swap(&raw mut st.live, 0) == 1 {
         st.cut = 1;
-        tcp_flow::end(st, &c, &mut t);
+        tcp_flow::end(st, &c, t);
     }
     0
 }
@@ -110,17 +111,18 @@ fn visit(st: *mut DgramFlows, i: usize, seq: *mut c_void) {
     let mut f = MaybeUninit::<Flow>::uninit();
     // SAFETY: `take` writes the whole flow unless it says `GONE`.
     let f = unsafe { &mut *f.as_mut_ptr() };
-    let mut t = Tail::new(why, now);
-    let taken = dgram::take(st, i, before, f, &mut t);
+    let mut t = MaybeUninit::uninit();
+    let t = slot::tail(&mut t, why, now);
+    let taken = dgram::take(st, i, before, f, t);
     if taken == dgram::LIVE {
         t.close = close::LIVE as u64;
         t.end = now;
-        write(seq, f, &t);
+        write(seq, f, t);
         return;
     }
     // An idle flow ended with its last packet.
     let end = if forced == close::LIVE { t.end } else { now };
-    dgram::finish(taken, f, &mut t, end);
+    dgram::finish(taken, f, t, end);
 }
 
 /// The close reason that the loader wants for this slot's flows.

@@ -3,7 +3,7 @@
 use crate::maps::{
     LEARNED_ADDRS, LEARNED_NAMES, POLICY_ADDRS, POLICY_CHAIN, POLICY_NAMES, WORK, Work,
 };
-use crate::slot::{copy, shared};
+use crate::slot::{clear, copy, shared, store};
 use abi::{
     ADDR_NAMES, ChainKey, FLOW_NAMES, LearnedAddrKey, LearnedNameKey, MAX_CHAIN, MODE_OBSERVE,
     NAME_BYTES, NAME_KEY_HEAD_BITS, NameKey, RuleSet, SlotConfig, VERDICT_DENIED,
@@ -78,8 +78,11 @@ unsafe extern "C" fn next_in_chain(_i: u32, ctx: *mut c_void) -> i64 {
 #[inline(always)]
 fn by_addr(w: &mut Work) {
     let key = addr::key(w.policy, &w.target.ip);
-    // SAFETY: key and map belong together.
-    if let Some(set) = unsafe { lookup((&raw const POLICY_ADDRS).cast(), &key) } {
+    for i in 0..key.len() {
+        store(&mut w.addr_key[i], key[i]);
+    }
+    // SAFETY: the words are those of an `AddrKey`.
+    if let Some(set) = unsafe { lookup((&raw const POLICY_ADDRS).cast(), &w.addr_key) } {
         consider(set, w, false);
         // Only names make a destination known beyond the rule that decided.
         w.known = 0;
@@ -192,7 +195,7 @@ extern "C" fn judge_egress(cfg: *const SlotConfig, now: u64, w: *mut Work, own: 
         return VERDICT_DENIED as u64;
     };
     w.name_count = 0;
-    w.names = [0; FLOW_NAMES];
+    clear(&mut w.names);
     if decide::internal(cfg, &w.target.ip, w.target.port) {
         return INTERNAL;
     }

@@ -176,6 +176,8 @@ pub(crate) struct Work {
     pub(crate) evicted: Flow,
     pub(crate) tail: Tail,
     pub(crate) key: NameKey,
+    /// An `AddrKey` as words.
+    pub(crate) addr_key: [u32; 7],
 }
 
 /// The far end of a datagram or connection.
@@ -185,7 +187,22 @@ pub(crate) struct Peer {
     pub(crate) ip: Ip,
     pub(crate) port: u16,
     pub(crate) proto: u8,
-    pub(crate) pad: [u8; 5],
+    pub(crate) pad: u8,
+    pub(crate) pad2: u32,
+}
+
+impl Peer {
+    /// Somebody.
+    #[inline(always)]
+    pub(crate) fn new(ip: Ip, port: u16, proto: u8) -> Self {
+        Self {
+            ip,
+            port,
+            proto,
+            pad: 0,
+            pad2: 0,
+        }
+    }
 }
 
 /// Work buffers of a CPU, claimed like [`SCRATCH`].

@@ -6,7 +6,7 @@ use crate::{
     packet_dgram, packet_tcp, slot, work,
 };
 use abi::{
-    DIRECTION_INGRESS, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, Ip, SlotConfig,
+    DIRECTION_INGRESS, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, SlotConfig,
     TcpCounts, VERDICT_DENIED, reason,
 };
 use aya_ebpf::{
@@ -20,9 +20,11 @@ use bpf::{
     decide::{self, Decision},
     wire::{self, Bytes, Wire},
 };
-use core::{arch::asm, ffi::c_void};
+use core::{arch::asm, ffi::c_void, mem::MaybeUninit};
+use zerocopy::FromZeros;
 
 /// A packet under judgement.
+#[derive(FromZeros)]
 #[repr(C)]
 pub(crate) struct Packet {
     pub(crate) wire: Wire,
@@ -103,22 +105,6 @@ extern "C" fn packet_read(skb: *mut __sk_buff, p: *mut Packet) -> i32 {
     1
 }
 
-/// A packet of nothing, to be read into.
-#[inline(always)]
-fn blank() -> Packet {
-    let wire = Wire {
-        src: Ip([0; 16]),
-        dst: Ip([0; 16]),
-        src_port: 0,
-        dst_port: 0,
-        proto: 0,
-        tcp_flags: 0,
-        payload: 0,
-        seq: 0,
-    };
-    Packet { wire, payload: 0 }
-}
-
 /// Socket that the packet belongs to.
 #[inline(always)]
 pub(crate) fn sk(skb: *mut __sk_buff) -> *mut c_void {
@@ -187,23 +173,13 @@ impl Packet {
     /// Where the packet goes.
     #[inline(always)]
     pub(crate) fn to(&self) -> Peer {
-        Peer {
-            ip: self.wire.dst,
-            port: self.wire.dst_port,
-            proto: self.wire.proto,
-            pad: [0; 5],
-        }
+        Peer::new(self.wire.dst, self.wire.dst_port, self.wire.proto)
     }
 
     /// Where the packet comes from.
     #[inline(always)]
     pub(crate) fn from(&self) -> Peer {
-        Peer {
-            ip: self.wire.src,
-            port: self.wire.src_port,
-            proto: self.wire.proto,
-            pad: [0; 5],
-        }
+        Peer::new(self.wire.src, self.wire.src_port, self.wire.proto)
     }
 }
 
@@ -211,17 +187,18 @@ impl Packet {
 pub(crate) fn egress(ctx: SkBuffContext) -> i32 {
     let skb = ctx.skb.skb;
     let cfg = slot::config();
-    let mut p = blank();
-    if packet_read(skb, &mut p) == 0 {
+    let mut p = MaybeUninit::uninit();
+    let p = slot::zero(&mut p);
+    if packet_read(skb, p) == 0 {
         return unreadable(cfg, skb);
     }
     if cfg.slot == 0 {
-        return refuse_out(cfg, &p, reason::NOT_ENROLLED);
+        return refuse_out(cfg, p, reason::NOT_ENROLLED);
     }
     if p.wire.proto == IPPROTO_TCP {
-        return packet_tcp::egress(cfg, skb, &p);
+        return packet_tcp::egress(cfg, skb, p);
     }
-    packet_dgram::egress(cfg, skb, &p)
+    packet_dgram::egress(cfg, skb, p)
 }
 
 #[cgroup_skb(ingress)]
@@ -231,15 +208,16 @@ pub(crate) fn ingress(ctx: SkBuffContext) -> i32 {
     if cfg.slot == 0 {
         return 0;
     }
-    let mut p = blank();
+    let mut p = MaybeUninit::uninit();
+    let p = slot::zero(&mut p);
     // What arrives in a shape that cannot be followed is nobody's flow; nothing is learned from it.
-    if packet_read(skb, &mut p) == 0 {
+    if packet_read(skb, p) == 0 {
         return !decide::enforcing(cfg, slot::now()) as i32;
     }
     if p.wire.proto == IPPROTO_TCP {
-        return packet_tcp::ingress(cfg, skb, &p);
+        return packet_tcp::ingress(cfg, skb, p);
     }
-    packet_dgram::ingress(cfg, skb, &p)
+    packet_dgram::ingress(cfg, skb, p)
 }
 
 /// A packet whose headers cannot be followed; the record says what can be seen.
@@ -259,7 +237,7 @@ fn unreadable(cfg: &SlotConfig, skb: *mut __sk_buff) -> i32 {
     };
     w.target = glimpse(&Linear::of(skb));
     work::fill(w, cfg, &d, now);
-    emit::refused(&mut w.flow);
+    emit::refused(w);
     work::release(w);
     0
 }
@@ -267,12 +245,7 @@ fn unreadable(cfg: &SlotConfig, skb: *mut __sk_buff) -> i32 {
 /// Destination and protocol of a packet, without following anything.
 #[inline(always)]
 fn glimpse(b: &Linear) -> Peer {
-    let mut peer = Peer {
-        ip: Ip([0; 16]),
-        port: 0,
-        proto: 0,
-        pad: [0; 5],
-    };
+    let mut peer = Peer::new(addr::from_halves(0, 0), 0, 0);
     let Some(first) = b.byte(0) else { return peer };
     if first >> 4 == 4 {
         if let (Some(a), Some(n)) = (b.word(16), b.byte(9)) {
@@ -304,25 +277,20 @@ pub(crate) fn refuse_out(cfg: &SlotConfig, p: &Packet, why: u8) -> i32 {
 pub(crate) fn deny_out(cfg: &SlotConfig, p: &Packet, w: &mut Work, d: &Decision) {
     work::fill(w, cfg, d, 0);
     work::source(&mut w.flow, &p.wire.src, p.wire.src_port);
-    emit::refused(&mut w.flow);
+    emit::refused(w);
 }
 
 /// Records the refusal of an incoming packet.
 #[inline(always)]
 pub(crate) fn deny_in(cfg: &SlotConfig, p: &Packet, w: &mut Work, d: &Decision) {
     fill_in(cfg, p, w, d, 0);
-    emit::refused(&mut w.flow);
+    emit::refused(w);
 }
 
 /// Fills in a flow that the sender of this packet opens.
 #[inline(always)]
 pub(crate) fn fill_in(cfg: &SlotConfig, p: &Packet, w: &mut Work, d: &Decision, now: u64) {
-    w.target = Peer {
-        ip: p.wire.dst,
-        port: p.wire.dst_port,
-        proto: p.wire.proto,
-        pad: [0; 5],
-    };
+    w.target = Peer::new(p.wire.dst, p.wire.dst_port, p.wire.proto);
     work::fill(w, cfg, d, now);
     work::source(&mut w.flow, &p.wire.src, p.wire.src_port);
     w.flow.direction = DIRECTION_INGRESS;

@@ -8,8 +8,8 @@ use crate::{
 };
 use abi::{
     DIRECTION_EGRESS, DIRECTION_INGRESS, FLOW_DNS, FLOW_MID_STREAM, FLOW_SETTLED, SlotConfig,
-    TCP_ESTABLISHED, TCP_FIN_OUT, TCP_RST_OUT, Tail, TcpFlow, VERDICT_BYPASSED, VERDICT_DENIED,
-    close, reason,
+    TCP_ESTABLISHED, TCP_FIN_OUT, TCP_RST_OUT, TcpFlow, VERDICT_BYPASSED, VERDICT_DENIED, close,
+    reason,
 };
 use aya_ebpf::bindings::__sk_buff;
 use bpf::{
@@ -17,6 +17,7 @@ use bpf::{
     decide::{self, Decision},
     tcp::{self, FLAG_ACK, FLAG_FIN, FLAG_RST, FLAG_SYN},
 };
+use core::mem::MaybeUninit;
 
 /// Judges an outgoing TCP packet.
 #[inline(never)]
@@ -137,14 +138,15 @@ fn cut(cfg: &SlotConfig, skb: *mut __sk_buff, st: &mut TcpFlow, rule: u32, now: 
     if slot::swap(&raw mut st.live, 0) != 1 {
         return;
     }
-    let mut t = Tail::new(close::POLICY, now);
+    let mut t = MaybeUninit::uninit();
+    let t = slot::tail(&mut t, close::POLICY, now);
     t.cut_rule = rule;
     t.cut_policy = cfg.policy;
     // The copies in the storage are free: only flows older than the attachment need the second.
     if packet::counts(skb, &mut st.mid[1]) {
-        tcp_flow::fill_own(&mut t, st);
+        tcp_flow::fill_own(t, st);
     }
-    emit::end(&st.flow, &t);
+    emit::end(&st.flow, t);
 }
 
 /// The packet goes elsewhere than the flow was opened to: something rewrote it on the way. The new
@@ -246,13 +248,13 @@ fn mid_stream(
         if let Some(st) = st {
             st.cut = 1;
         }
-        emit::refused(&mut w.flow);
+        emit::refused(w);
         return 0;
     }
     let Some(st) = st else {
         w.flow.verdict = VERDICT_DENIED;
         w.flow.reason = reason::NO_STATE;
-        emit::refused(&mut w.flow);
+        emit::refused(w);
         return 0;
     };
     slot::copy(&mut st.flow, &w.flow);

@@ -80,7 +80,7 @@ unsafe extern "C" fn reverse_callback(i: u32, ctx: *mut c_void) -> i64 {
 #[inline(always)]
 fn read_question(s: &mut Scratch, at: &mut u32, len: u32) -> bool {
     s.question = dns::NameScan::new(dns::HEADER, len);
-    s.name.reversed = [0; abi::NAME_BYTES];
+    slot::clear(&mut s.name);
     slot::shared(s);
     // SAFETY: callbacks of the right type; their context is on this stack.
     unsafe {
@@ -254,7 +254,7 @@ fn judge_stream(
         if why != PASS || off == p.payload {
             return why;
         }
-        i += 1;
+        i = slot::next(i);
     }
     reason::QUERY
 }

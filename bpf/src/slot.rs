@@ -1,13 +1,15 @@
 //! Access to the slot of the attached cgroup: its configuration and its books.
 
 use crate::maps::{CONTROL, METRICS, SLOT};
-use abi::{Control, Flow, Ip, SlotConfig, SlotMetrics};
+use abi::{Control, Flow, Ip, NO_RULE, SlotConfig, SlotMetrics, Tail};
 use aya_ebpf::helpers::generated::{
     bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_local_storage, bpf_ktime_get_boot_ns,
 };
 use bpf::addr;
 use core::arch::asm;
 use core::intrinsics::{AtomicOrdering, atomic_xadd, atomic_xchg};
+use core::mem::MaybeUninit;
+use zerocopy::FromZeros;
 
 /// Configuration of the cgroup that the running program is attached to, whatever cgroup the task or
 /// the socket is in.
@@ -81,6 +83,46 @@ pub(crate) fn shared<T>(value: &mut T) {
     // SAFETY: a move onto itself; without `nomem` the pointer counts as having escaped.
     unsafe { asm!("{0} = {0}", inout(reg) p, options(nostack)) };
     let _ = p;
+}
+
+/// Fills a value with zeroes, word by word; the compiler's own way is a call to a loop over bytes.
+#[inline(always)]
+pub(crate) fn zero<T: FromZeros>(to: &mut MaybeUninit<T>) -> &mut T {
+    const { assert!(size_of::<T>().is_multiple_of(8)) };
+    let p = to.as_mut_ptr().cast::<u64>();
+    let mut i = 0;
+    // SAFETY: as many words as the value has; all zeroes is a valid `T`.
+    unsafe {
+        while i < size_of::<T>() / 8 {
+            p.add(i).write_volatile(0);
+            i += 1;
+        }
+        to.assume_init_mut()
+    }
+}
+
+/// Stores one field for itself. Neighbouring zeroes would be joined into a call to a loop over bytes.
+#[inline(always)]
+pub(crate) fn store<T: Copy>(to: &mut T, value: T) {
+    // SAFETY: a valid reference.
+    unsafe { core::ptr::from_mut(to).write_volatile(value) };
+}
+
+/// Makes what is there all zeroes.
+#[inline(always)]
+pub(crate) fn clear<T: FromZeros>(value: &mut T) {
+    // SAFETY: zeroes are a valid `T` again when the call returns.
+    zero(unsafe { &mut *core::ptr::from_mut(value).cast::<MaybeUninit<T>>() });
+}
+
+/// A record of nothing yet.
+#[inline(always)]
+pub(crate) fn tail(to: &mut MaybeUninit<Tail>, close: u8, end: u64) -> &mut Tail {
+    let t = zero(to);
+    t.end = end;
+    t.close = close as u64;
+    t.cut_rule = NO_RULE;
+    t
 }
 
 /// Copies a value word by word. The compiler's own copy of more than a few words is a call to a loop

@@ -14,7 +14,7 @@ use aya_ebpf::{
     programs::{SockContext, SockOpsContext},
 };
 use bpf::{addr, decide, tcp};
-use core::ffi::c_void;
+use core::{ffi::c_void, mem::MaybeUninit};
 
 // `include/uapi/linux/bpf.h`.
 const OP_CONNECT: u32 = 3;
@@ -59,7 +59,8 @@ pub(crate) fn open(sk: *mut c_void, flow: &Flow) -> bool {
         } else {
             close::REPLACED
         };
-        emit::end(&st.flow, &Tail::new(why, flow.start));
+        let mut t = MaybeUninit::uninit();
+        emit::end(&st.flow, slot::tail(&mut t, why, flow.start));
     }
     slot::copy(&mut st.flow, flow);
     begin(st);
@@ -69,14 +70,14 @@ pub(crate) fn open(sk: *mut c_void, flow: &Flow) -> bool {
 /// Resets everything but the flow in a storage, and counts the flow.
 #[inline(always)]
 pub(crate) fn begin(st: &mut TcpFlow) {
-    st.cut = 0;
-    st.hints = 0;
-    st.fin_in_seen = 0;
-    st.rst_in_seen = 0;
-    st.released = 0;
-    st.dns_synced = 0;
-    st.wire_port = 0;
-    st.wire = Ip([0; 16]);
+    slot::store(&mut st.cut, 0);
+    slot::store(&mut st.hints, 0);
+    slot::store(&mut st.fin_in_seen, 0);
+    slot::store(&mut st.rst_in_seen, 0);
+    slot::store(&mut st.released, 0);
+    slot::store(&mut st.dns_synced, 0);
+    slot::store(&mut st.wire_port, 0);
+    slot::clear(&mut st.wire);
     slot::swap(&raw mut st.live, 1);
     emit::opened(st.flow.index);
 }
@@ -171,8 +172,8 @@ fn accepted(ops: *mut bpf_sock_ops) {
     f.dst = local;
     f.dst_port = port;
     f.pid = 0;
-    f.comm = [0; 16];
-    f.names = [0; abi::FLOW_NAMES];
+    slot::clear(&mut f.comm);
+    slot::clear(&mut f.names);
     f.name_count = 0;
     f.sock_type = 0;
     work::source(f, &peer, peer_port);
@@ -200,8 +201,9 @@ fn state_changed(ops: *mut bpf_sock_ops) {
         return;
     }
     let c = counts(ops);
-    let mut t = Tail::new(tcp::close_reason(st, &c, old), slot::now());
-    end(st, &c, &mut t);
+    let mut t = MaybeUninit::uninit();
+    let t = slot::tail(&mut t, tcp::close_reason(st, &c, old), slot::now());
+    end(st, &c, t);
 }
 
 #[inline(always)]
@@ -261,7 +263,9 @@ fn remote(ops: *mut bpf_sock_ops) -> (Ip, u16) {
 pub(crate) fn sock_release(ctx: SockContext) -> i32 {
     let sk = ctx.as_ptr();
     let now = slot::now();
-    dgram::end_all(dgram::storage(sk, false), close::FIN);
+    let (mut f, mut t) = (MaybeUninit::uninit(), MaybeUninit::uninit());
+    let (f, t) = (slot::zero(&mut f), slot::zero(&mut t));
+    dgram::end_all(dgram::storage(sk, false), close::FIN, f, t);
     let Some(st) = storage(sk, false) else {
         return 1;
     };
@@ -269,10 +273,11 @@ pub(crate) fn sock_release(ctx: SockContext) -> i32 {
     let mid = st.flow.flags & FLOW_MID_STREAM != 0;
     let never_left = st.flow.direction == DIRECTION_EGRESS && st.hints & TCP_SYN_SENT == 0;
     if (mid || never_left) && slot::swap(&raw mut st.live, 0) == 1 {
+        let mut t = MaybeUninit::uninit();
         if mid {
-            end(st, &st.mid[1], &mut Tail::new(close::FIN, now));
+            end(st, &st.mid[1], slot::tail(&mut t, close::FIN, now));
         } else {
-            emit::end(&st.flow, &Tail::new(close::UNREACHABLE, now));
+            emit::end(&st.flow, slot::tail(&mut t, close::UNREACHABLE, now));
         }
     }
     1

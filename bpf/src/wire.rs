@@ -5,6 +5,7 @@
 
 use crate::addr;
 use abi::{IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, Ip};
+use zerocopy::FromZeros;
 
 const HOP_BY_HOP: u8 = 0;
 const DESTINATION_OPTIONS: u8 = 60;
@@ -42,7 +43,7 @@ impl Bytes for [u8] {
 }
 
 /// A packet's headers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromZeros)]
 pub struct Wire {
     /// Source, IPv4 as mapped.
     pub src: Ip,

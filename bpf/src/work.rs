@@ -2,7 +2,7 @@
 
 use crate::{
     maps::{WORK, WORKS, Work},
-    slot::swap,
+    slot::{clear, copy, swap},
 };
 use abi::{FLOW_HAS_SRC, Flow, Ip, SlotConfig};
 use bpf::decide::Decision;
@@ -18,12 +18,12 @@ pub(crate) fn claim() -> Option<&'static mut Work> {
         {
             w.number = i;
             w.flow.pid = 0;
-            w.flow.comm = [0; 16];
-            w.flow.src = Ip([0; 16]);
+            clear(&mut w.flow.comm);
+            clear(&mut w.flow.src);
             w.flow.src_port = 0;
             w.flow.sock_type = 0;
             w.name_count = 0;
-            w.names = [0; abi::FLOW_NAMES];
+            clear(&mut w.names);
             return Some(w);
         }
         i += 1;
@@ -41,7 +41,7 @@ pub(crate) fn release(w: &mut Work) {
 #[inline(always)]
 pub(crate) fn fill(w: &mut Work, cfg: &SlotConfig, d: &Decision, now: u64) {
     let (ip, port, proto) = (w.target.ip, w.target.port, w.target.proto);
-    w.flow.names = w.names;
+    copy(&mut w.flow.names, &w.names);
     w.flow.name_count = w.name_count as u8;
     begin(&mut w.flow, cfg, d, now);
     w.flow.dst = ip;
@@ -62,7 +62,8 @@ pub(crate) fn begin(f: &mut Flow, cfg: &SlotConfig, d: &Decision, now: u64) {
     f.verdict = d.verdict;
     f.reason = d.reason;
     f.flags = d.flags | abi::FLOW_HAS_DST;
-    f.pad = [0; 5];
+    f.pad = 0;
+    f.pad2 = 0;
 }
 
 /// Notes the local end of an egress flow.

@@ -147,7 +147,9 @@ pub struct Flow {
     /// `SOCK_*` of a refused socket, else zero.
     pub sock_type: u8,
     /// Zero.
-    pub pad: [u8; 5],
+    pub pad: u8,
+    /// Zero.
+    pub pad2: u32,
 }
 
 /// What is known of a flow when it ends, or so far.
@@ -174,25 +176,6 @@ pub struct Tail {
     pub cut_policy: u32,
     /// [`close`].
     pub close: u64,
-}
-
-impl Tail {
-    /// Nothing counted.
-    #[inline(always)]
-    pub fn new(close: u8, end: u64) -> Self {
-        Self {
-            end,
-            bytes_in: 0,
-            bytes_out: 0,
-            packets_in: 0,
-            packets_out: 0,
-            rtt_us: 0,
-            retransmits: 0,
-            cut_rule: crate::NO_RULE,
-            cut_policy: 0,
-            close: close as u64,
-        }
-    }
 }
 
 /// A row of the iterators: a live flow.
