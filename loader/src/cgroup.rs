@@ -7,6 +7,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
+/// Directory of our cgroups below the mount.
+pub const OURS: &str = "clawker";
+
 /// What can go wrong with cgroups.
 #[derive(Debug, thiserror::Error)]
 pub enum CgroupError {
@@ -102,7 +105,9 @@ impl Cgroup {
     /// Makes a cgroup, and its parents.
     pub fn create(path: impl Into<PathBuf>) -> Result<Self, CgroupError> {
         let path = path.into();
-        fs::create_dir_all(&path).map_err(|e| CgroupError::io("create cgroup", &path, e))?;
+        // Another instance may just have removed the empty directory above: then once more.
+        let made = fs::create_dir_all(&path).or_else(|_| fs::create_dir_all(&path));
+        made.map_err(|e| CgroupError::io("create cgroup", &path, e))?;
         Ok(Self { path })
     }
 
@@ -145,9 +150,17 @@ impl Cgroup {
         fs::write(&path, "1").map_err(|e| CgroupError::io("write", path, e))
     }
 
-    /// Removes it and the cgroups that were made below it. One that is gone already is no error.
+    /// Removes it and the cgroups that were made below it, and the one above if that is ours and empty
+    /// now. One that is gone already is no error.
     pub fn remove(&self) -> Result<(), CgroupError> {
-        remove_tree(&self.path)
+        remove_tree(&self.path)?;
+        if let Some(parent) = self.path.parent()
+            && parent.file_name().is_some_and(|n| n == OURS)
+        {
+            // Another instance may live there: then it is not empty, and stays.
+            let _ = fs::remove_dir(parent);
+        }
+        Ok(())
     }
 }
 

@@ -189,11 +189,13 @@ impl Root {
 
     /// Every instance, by name. A root that does not exist has none.
     pub fn list(&self) -> Result<Vec<Found>, InstanceError> {
-        let entries = match fs::read_dir(&self.dir) {
-            Ok(entries) => entries,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(e) => return Err(InstanceError::io("read", &self.dir, e)),
-        };
+        if !self.dir.exists() {
+            return Ok(Vec::new());
+        }
+        // An instance in the making is not locked yet, and a look at a lock is a short hold of it.
+        let _guard = self.lock()?;
+        let entries =
+            fs::read_dir(&self.dir).map_err(|e| InstanceError::io("read", &self.dir, e))?;
         let mut found: Vec<Found> = entries
             .flatten()
             .filter(|e| e.file_type().is_ok_and(|t| t.is_dir()))

@@ -1,0 +1,227 @@
+//! The house of a run: cgroup, programs, pins and reader, built, lived in and taken down.
+
+use super::{
+    super::{CommandError, warn},
+    terminal::{self, Event, Watch},
+};
+use crate::{
+    cgroup::{self, Cgroup},
+    cli::RunArgs,
+    contain::{self, Plan},
+    enrol::{self, Identity},
+    instance::{self, Instance, Root},
+    kernel::{Engine, Sizes},
+    render::summary::{Losses, Summary},
+    session::{self, Session},
+    sink::Sink,
+};
+use ::policy::Compiled;
+use abi::close;
+use std::{
+    net::IpAddr,
+    time::{Duration, Instant},
+};
+
+/// The one slot of a run.
+const INDEX: u32 = 1;
+
+/// Everything that must be taken down again.
+pub(super) struct House {
+    instance: Instance,
+    cgroup: Cgroup,
+    session: Session,
+    /// Keeps the programs; the pinned links keep them after us.
+    _engine: Engine,
+}
+
+impl House {
+    pub(super) fn build(
+        root: &Root,
+        args: &RunArgs,
+        sizes: Sizes,
+        compiled: &Compiled,
+        resolvers: &[IpAddr],
+    ) -> Result<Self, CommandError> {
+        let mount = cgroup::root()?;
+        let instance = root.create("run")?;
+        let below = format!("{}/{}", cgroup::OURS, instance.id);
+        let cgroup = Cgroup::at(mount.join(&below));
+        // From here on everything made is taken down again by `undo` on failure.
+        let made = Self::furnish(
+            root,
+            args,
+            sizes,
+            (compiled, resolvers),
+            &instance,
+            &below,
+            &cgroup,
+        );
+        match made {
+            Ok((engine, session)) => Ok(Self {
+                instance,
+                cgroup,
+                session,
+                _engine: engine,
+            }),
+            Err(e) => {
+                undo(&instance, &cgroup);
+                Err(e)
+            }
+        }
+    }
+
+    fn furnish(
+        root: &Root,
+        args: &RunArgs,
+        sizes: Sizes,
+        (compiled, resolvers): (&Compiled, &[IpAddr]),
+        instance: &Instance,
+        below: &str,
+        cgroup: &Cgroup,
+    ) -> Result<(Engine, Session), CommandError> {
+        Cgroup::create(cgroup.path())?;
+        let mut engine = Engine::load(instance.pins.dir(), sizes)?;
+        engine.attach(&cgroup.open()?, "1")?;
+        instance.pins.policy()?.write(compiled)?;
+        let slot = root.draw_slot()?;
+        let identity = Identity {
+            agent: args.agent.clone(),
+            project: args.project.clone(),
+            command: args
+                .command
+                .iter()
+                .map(|a| a.to_string_lossy())
+                .collect::<Vec<_>>()
+                .join(" "),
+            policy_file: args
+                .policy
+                .as_deref()
+                .map(|p| p.display().to_string())
+                .unwrap_or_default(),
+            cgroup: below.to_owned(),
+            cgroup_id: cgroup.id()?,
+        };
+        let config = enrol::config(slot, INDEX, super::FIRST_POLICY, compiled, resolvers);
+        engine.enrol(&identity.info(slot, session::boot_now()), &config)?;
+        let context = session::context(args.agent.clone(), args.project.clone());
+        let session = Session::new(engine.rings()?, &instance.pins, context, slot, INDEX);
+        Ok((engine, session))
+    }
+
+    /// Starts the command, shows its flows, and waits until it and its connections are done.
+    pub(super) fn live(
+        &mut self,
+        plan: &Plan,
+        sink: &mut Sink,
+        summary: &mut Summary,
+        linger: Duration,
+    ) -> Result<u8, CommandError> {
+        // Before the command exists, so that none of its signals is lost.
+        let mut watch = Watch::new()?;
+        let child = contain::start(plan, &self.cgroup.open()?)?;
+        watch.child(child);
+        let code = loop {
+            let seen = self.session.pump(sink, summary)?;
+            self.session.clean(&self.instance.pins)?;
+            self.idle_flush(&mut watch)?;
+            if let Event::Exited(code) = watch.wait(seen > 0, self.session.rings())? {
+                break code;
+            }
+        };
+        self.outlast(&mut watch, sink, summary, linger)?;
+        Ok(code)
+    }
+
+    /// Reading the iterators ends datagram flows that have been idle; once a second is often enough.
+    fn idle_flush(&self, watch: &mut Watch) -> Result<(), CommandError> {
+        if watch.second_passed() {
+            self.session.live(&self.instance.pins)?;
+        }
+        Ok(())
+    }
+
+    /// Ends the command's background processes and waits for connections that still carry data.
+    fn outlast(
+        &mut self,
+        watch: &mut Watch,
+        sink: &mut Sink,
+        summary: &mut Summary,
+        linger: Duration,
+    ) -> Result<(), CommandError> {
+        if self.cgroup.populated()? {
+            self.cgroup.kill()?;
+        }
+        let began = Instant::now();
+        let mut told = false;
+        loop {
+            self.session.pump(sink, summary)?;
+            let live = self.session.live(&self.instance.pins)?;
+            let waited = began.elapsed();
+            if (live == 0 && !self.cgroup.populated()?) || waited >= linger {
+                return Ok(());
+            }
+            if !told && waited > Duration::from_secs(2) {
+                told = true;
+                anstream::eprintln!(
+                    "waiting up to {} s for {live} connection(s) that outlive the command; ^C ends them",
+                    linger.as_secs()
+                );
+            }
+            if matches!(watch.wait(true, self.session.rings())?, Event::Interrupted) {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Ends what is left, takes everything down and reads the last records. `ran`: the command ran.
+    pub(super) fn close(
+        mut self,
+        sink: &mut Sink,
+        summary: &mut Summary,
+        ran: bool,
+    ) -> Result<Losses, CommandError> {
+        if !ran {
+            // Whatever was started must not go on without its reader.
+            let _ = self.cgroup.kill();
+        }
+        self.session.end_flows(close::CONTAINER_EXIT)?;
+        self.session.pump(sink, summary)?;
+        instance::remove_pins(&self.instance.pins.dir().join("links"))?;
+        self.session.pump(sink, summary)?;
+        if self.session.malformed > 0 {
+            warn(&format!(
+                "{} entries of the rings were no records",
+                self.session.malformed
+            ));
+        }
+        let losses = Losses {
+            lost: self.session.lost(),
+            unwritten: sink.unwritten,
+        };
+        undo(&self.instance, &self.cgroup);
+        Ok(losses)
+    }
+}
+
+/// Takes down as much as can be; what resists is told and left to `detach`.
+fn undo(instance: &Instance, cgroup: &Cgroup) {
+    let removed = instance::remove_pins(instance.pins.dir()).map_err(|e| e.to_string());
+    let removed = removed.and_then(|()| {
+        wait_empty(cgroup).and_then(|()| cgroup.remove().map_err(|e| e.to_string()))
+    });
+    if let Err(e) = removed {
+        warn(&format!(
+            "{e}; `ebpf-manager detach --instance {}` removes it",
+            instance.id
+        ));
+    }
+}
+
+/// A killed process leaves its cgroup a moment after it was reaped.
+fn wait_empty(cgroup: &Cgroup) -> Result<(), String> {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while cgroup.populated().map_err(|e| e.to_string())? && Instant::now() < deadline {
+        terminal::pause(Duration::from_millis(5));
+    }
+    Ok(())
+}
