@@ -24,8 +24,10 @@ use std::{
     process,
 };
 
-/// Capabilities that would let a process detach or rewrite what holds it.
-pub const WITHHELD: [Capability; 8] = [
+/// Capabilities that would let a process detach or rewrite what holds it, or, with CAP_NET_RAW, send
+/// packets (AF_PACKET) that no cgroup hook sees.
+pub const WITHHELD: [Capability; 9] = [
+    Capability::CAP_NET_RAW,
     Capability::CAP_SYS_ADMIN,
     Capability::CAP_BPF,
     Capability::CAP_PERFMON,

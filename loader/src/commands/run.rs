@@ -39,6 +39,7 @@ pub(super) fn run(root: &Root, args: &RunArgs) -> Result<u8, CommandError> {
         .map(|p| policy_file::load(p, color_on_stderr()))
         .transpose()?;
     let (compiled, resolvers) = rules(args, file.as_ref())?;
+    let cap_add = raw_where_it_passes(cap_add, &compiled);
     let mut sink = Sink::open(format(args), args.out.as_deref(), owner(user.as_ref()))?;
     root.prepare()?;
     sweep(root)?;
@@ -133,6 +134,14 @@ fn capabilities(given: &[String]) -> Result<Vec<Capability>, CommandError> {
             })
         })
         .collect()
+}
+
+/// Raw sockets are refused only where a policy is enforced; elsewhere the capability for them stays.
+fn raw_where_it_passes(mut cap_add: Vec<Capability>, compiled: &Compiled) -> Vec<Capability> {
+    if compiled.mode != abi::MODE_ENFORCE {
+        cap_add.push(Capability::CAP_NET_RAW);
+    }
+    cap_add
 }
 
 /// The compiled policy and the addresses of its resolvers.

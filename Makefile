@@ -1,0 +1,118 @@
+# Everything a developer does here. `make help` lists the targets; CI calls the same ones.
+#
+# Two cargo builds never run at once: they would wait for each other's locks, and for memory.
+.NOTPARALLEL:
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+
+cache := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/clawker
+target := $(or $(CARGO_TARGET_DIR),target)
+# cargo-nextest and cargo-deny in the versions that scripts/toolchain.sh pins.
+export PATH := $(cache)/bin:$(PATH)
+
+# What needs root gets it here; building never does.
+ifneq ($(shell id -u),0)
+sudo := sudo -E
+# cargo runs test binaries through this.
+as_root := CARGO_TARGET_$(shell uname -m | tr a-z A-Z)_UNKNOWN_LINUX_GNU_RUNNER='$(sudo)'
+endif
+
+# Crates whose tests need nothing but the machine they are built on.
+unit := -p abi -p bpf -p policy -p ebpf-manager
+
+# A first build takes minutes and shows its progress; later ones have nothing to say.
+cargo_quietly := cargo $(if $(wildcard $(target)/release/ebpf-manager),--quiet)
+
+# Taken as typed: a `$` in the command is the shell's, not make's.
+override CMD := $(value CMD)
+override POLICY := $(value POLICY)
+export CMD POLICY
+
+##@ Use
+.PHONY: run
+run: ## run CMD="..." under the firewall with POLICY=file; without CMD, a short tour
+	@scripts/toolchain.sh --quiet
+	@$(cargo_quietly) build --release --locked -p ebpf-manager --bins $(if $(CMD),,--example tour)
+ifneq ($(CMD),)
+	@$(sudo) $(target)/release/ebpf-manager run $(if $(POLICY),--policy "$$POLICY") $(ARGS) -- sh -c "$$CMD"
+else
+	@$(sudo) scripts/tour.sh
+endif
+
+##@ Build
+.PHONY: build
+build: ## build target/release/ebpf-manager, kernel object included
+	scripts/toolchain.sh
+	cargo build --release --locked -p ebpf-manager
+
+.PHONY: toolchain
+toolchain: ## install what building and testing need, and print the versions
+	scripts/toolchain.sh --test
+
+##@ Test
+.PHONY: test
+test: toolchain ## every tier of tests (the kernel tier needs root)
+	$(MAKE) --no-print-directory test-unit
+	$(MAKE) --no-print-directory test-kernel
+
+.PHONY: test-unit
+test-unit: ## pure code, golden files, examples in the documentation; needs nothing
+	@scripts/toolchain.sh --test --quiet
+	cargo nextest run --locked $(unit)
+	cargo test --locked --quiet --doc $(unit)
+
+.PHONY: test-kernel
+test-kernel: ## real programs on real cgroups; needs root, BTF, cgroup v2 and bpffs
+	@scripts/kernel-ready.sh
+	@scripts/toolchain.sh --test --quiet
+	cargo build --locked -p ebpf-manager
+	$(as_root) cargo nextest run --locked -p kernel-tests
+
+.PHONY: bench
+bench: ## measure the rows of docs/benchmarks.md; needs root
+	@scripts/kernel-ready.sh
+	@scripts/toolchain.sh --quiet
+	cargo build --release --locked -p ebpf-manager
+	$(as_root) cargo bench --locked -p kernel-tests
+
+##@ Check
+.PHONY: lint
+lint: ## format, clippy for host and kernel side, licences and sources of dependencies
+	@scripts/toolchain.sh --test --quiet
+	cargo fmt --all --check
+	CLAWKER_BPF_SKIP=1 cargo clippy --locked --workspace --all-targets --target-dir $(target)/lint -- -D warnings
+	$(MAKE) --no-print-directory lint-bpf deny
+
+# The programs are linted for the host: clippy does not link, and for the BPF target it would need a
+# build of `core` made by its own compiler. They use unstable features, hence the permission.
+.PHONY: lint-bpf
+lint-bpf:
+	RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Cpanic=abort cargo clippy --locked -p bpf --bin clawker --features object \
+		--target-dir $(target)/lint-bpf -- -D warnings
+
+.PHONY: fmt
+fmt: ## format all Rust code
+	cargo fmt --all
+
+.PHONY: deny
+deny: ## check licences, versions and sources of dependencies (deny.toml)
+	@scripts/toolchain.sh --test --quiet
+	cargo deny --locked check bans licenses sources
+
+.PHONY: advisories
+advisories: ## check dependencies against the RustSec database, which is fetched
+	@scripts/toolchain.sh --test --quiet
+	cargo deny --locked check advisories
+
+##@ Rest
+.PHONY: clean
+clean: ## remove what was built here (the tools in ~/.cache/clawker stay)
+	cargo clean
+
+.PHONY: help
+help: ## print this
+	@awk 'BEGIN { FS = ":.*## " } \
+		/^##@/ { printf "\n%s\n", substr($$0, 5) } \
+		/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
