@@ -2,8 +2,8 @@
 
 use crate::{emit, slot, work};
 use abi::{
-    IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, SLOT_ICMP_SOCKETS, VERDICT_DENIED,
-    reason,
+    FLOW_WOULD_DENY, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, SLOT_ICMP_SOCKETS,
+    VERDICT_DENIED, reason,
 };
 use aya_ebpf::{EbpfContext as _, bindings::bpf_sock, macros::cgroup_sock, programs::SockContext};
 use bpf::decide::{self, Decision};
@@ -41,7 +41,8 @@ fn unusual(kind: u32, proto: u32) -> i32 {
     } else {
         decide::kind(cfg, now, reason::PROTOCOL)
     };
-    if d.verdict != VERDICT_DENIED {
+    let passes = d.verdict != VERDICT_DENIED;
+    if passes && d.flags & FLOW_WOULD_DENY == 0 {
         return 1;
     }
     let Some(w) = work::claim() else {
@@ -61,5 +62,5 @@ fn unusual(kind: u32, proto: u32) -> i32 {
     w.flow.sock_type = kind as u8;
     emit::refused(w);
     work::release(w);
-    0
+    passes as i32
 }

@@ -36,7 +36,7 @@ extern "C" fn flow_end(f: *const Flow, t: *const Tail) -> i32 {
     };
     let Some(m) = metrics(f.index) else { return 0 };
     let verdict = verdict_index(f.verdict);
-    // SAFETY (whole function): `m` points to a map value; indexes are bounded here.
+    // SAFETY: `m` points to a map value; indexes are bounded here.
     unsafe {
         let seq = add(&raw mut (*m).ended[verdict], 1);
         add(&raw mut (*m).bytes_in[verdict], t.bytes_in);
@@ -81,7 +81,9 @@ extern "C" fn flow_refused(w: *mut Work) -> i32 {
     };
     opened(w.flow.index);
     clear(&mut w.tail);
-    w.tail.close = close::DENIED as u64;
+    // What a mode let pass is told too, and has no end.
+    let denied = w.flow.verdict == VERDICT_DENIED;
+    w.tail.close = if denied { close::DENIED } else { close::LIVE } as u64;
     w.tail.cut_rule = abi::NO_RULE;
     w.tail.end = now();
     w.flow.start = w.tail.end;

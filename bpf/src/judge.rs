@@ -78,8 +78,8 @@ unsafe extern "C" fn next_in_chain(_i: u32, ctx: *mut c_void) -> i64 {
 #[inline(always)]
 fn by_addr(w: &mut Work) {
     let key = addr::key(w.policy, &w.target.ip);
-    for i in 0..key.len() {
-        store(&mut w.addr_key[i], key[i]);
+    for (to, word) in w.addr_key.iter_mut().zip(key) {
+        store(to, word);
     }
     // SAFETY: the words are those of an `AddrKey`.
     if let Some(set) = unsafe { lookup((&raw const POLICY_ADDRS).cast(), &w.addr_key) } {

@@ -6,6 +6,14 @@
     internal_features,
     reason = "BPF's atomic additions have no stable spelling"
 )]
+#![expect(
+    clippy::needless_pass_by_value,
+    reason = "aya's macros hand programs their context by value"
+)]
+#![expect(
+    clippy::needless_borrows_for_generic_args,
+    reason = "a key by value is one more copy on a small stack"
+)]
 
 mod connect;
 mod create;

@@ -126,12 +126,11 @@ fn full(skb: *mut __sk_buff) -> *mut bpf_sock {
 #[inline(always)]
 pub(crate) fn socket_state(skb: *mut __sk_buff) -> u32 {
     let sk = full(skb);
-    // SAFETY: not null.
     if sk.is_null() {
-        0
-    } else {
-        unsafe { (*sk).state }
+        return 0;
     }
+    // SAFETY: not null.
+    unsafe { (*sk).state }
 }
 
 /// Writes the kernel's counters of a TCP socket. Returns whether it is one.

@@ -67,7 +67,11 @@ fn begin_out(cfg: &SlotConfig, skb: *mut __sk_buff, p: &Packet, w: &mut Work, ad
         return settle(cfg, skb, w, add, &d);
     }
     let older = known.is_null();
-    if older && (d.reason == reason::RULE || d.reason == reason::DEFAULT) {
+    // Only UDP has a hook in front of every packet, so only there does no storage mean an older socket.
+    if older
+        && w.target.proto == IPPROTO_UDP
+        && (d.reason == reason::RULE || d.reason == reason::DEFAULT)
+    {
         d.reason = reason::MID_STREAM;
     }
     if d.verdict == VERDICT_DENIED {

@@ -7,7 +7,10 @@ use crate::{
     slot::{self, swap},
     work,
 };
-use abi::{MODE_OBSERVE, SLOT_DEFAULT_ALLOW, SlotConfig, TcpFlow, VERDICT_DENIED, reason, trouble};
+use abi::{
+    FLOW_WOULD_DENY, MODE_OBSERVE, SLOT_DEFAULT_ALLOW, SlotConfig, TcpFlow, VERDICT_DENIED, reason,
+    trouble,
+};
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::generated::{bpf_loop, bpf_skb_load_bytes};
 use bpf::{
@@ -129,7 +132,8 @@ fn judge_query(cfg: &SlotConfig, s: &mut Scratch, at: &mut u32, len: u32) -> u8 
 #[inline(never)]
 fn refuse(cfg: &SlotConfig, skb: *mut __sk_buff, p: &Packet, why: u8, name: u64) -> i32 {
     let d = decide::kind(cfg, slot::now(), why);
-    if d.verdict != VERDICT_DENIED {
+    let passes = d.verdict != VERDICT_DENIED;
+    if passes && d.flags & FLOW_WOULD_DENY == 0 {
         return 1;
     }
     let Some(w) = work::claim() else {
@@ -139,7 +143,9 @@ fn refuse(cfg: &SlotConfig, skb: *mut __sk_buff, p: &Packet, why: u8, name: u64)
     let st = dgram::storage(packet::sk(skb), false);
     if !st.is_null() {
         dgram::recall(st, w);
-        dgram::take_back(st, &w.target);
+        if !passes {
+            dgram::take_back(st, &w.target);
+        }
     }
     if name != 0 {
         w.names[0] = name;
@@ -147,7 +153,7 @@ fn refuse(cfg: &SlotConfig, skb: *mut __sk_buff, p: &Packet, why: u8, name: u64)
     }
     packet::deny_out(cfg, p, w, &d);
     work::release(w);
-    0
+    passes as i32
 }
 
 /// Whether an outgoing datagram from or to port 53 may leave: nobody inside speaks for a trusted

@@ -129,20 +129,20 @@ fn client() -> Result<ExitCode, Box<dyn Error>> {
         talk(STRANGER)
     });
     step("a UDP datagram to an address that a rule allows", || {
-        datagram(ECHO, b"hello".to_vec())
+        datagram(ECHO, b"hello")
     });
     step(
         "the allowed address behind a name, before the name was asked",
         || talk(NAMED),
     );
     step("the name itself", || {
-        datagram(RESOLVER, question("tour.example"))
+        datagram(RESOLVER, &question("tour.example"))
     });
     step("the same address again, now that its name is known", || {
         talk(NAMED)
     });
     step("a name that no rule could allow", || {
-        datagram(RESOLVER, question("secrets.exfil.example"))
+        datagram(RESOLVER, &question("secrets.exfil.example"))
     });
     step("a connection that nobody accepts", || talk(NOBODY));
     step("a ping", || {
@@ -179,10 +179,10 @@ fn talk(address: &str) -> Result<String, Box<dyn Error>> {
     Ok(format!("{} bytes came back", back.len()))
 }
 
-fn datagram(address: &str, payload: Vec<u8>) -> Result<String, Box<dyn Error>> {
+fn datagram(address: &str, payload: &[u8]) -> Result<String, Box<dyn Error>> {
     let socket = UdpSocket::bind("127.0.0.1:0")?;
     socket.set_read_timeout(Some(Duration::from_secs(2)))?;
-    socket.send_to(&payload, address)?;
+    socket.send_to(payload, address)?;
     let mut buf = [0; 512];
     let n = socket.recv(&mut buf)?;
     Ok(format!("{n} bytes came back"))

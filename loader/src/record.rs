@@ -4,8 +4,7 @@
 use crate::enrol::addr;
 use abi::{
     DIRECTION_INGRESS, FLOW_HAS_DST, FLOW_HAS_SRC, FLOW_NAMES, FLOW_WOULD_DENY, Flow, FlowEvent,
-    FoldKey, FoldRow, LiveFlow, NO_RULE, Tail, VERDICT_ALLOWED, VERDICT_BYPASSED, VERDICT_DENIED,
-    close, reason,
+    FoldKey, FoldRow, LiveFlow, NO_RULE, Tail, VERDICT_ALLOWED, VERDICT_BYPASSED, close, reason,
 };
 use jiff::Timestamp;
 use serde::Serialize;
@@ -147,7 +146,7 @@ impl Context {
 
     fn flow(&self, f: &Flow, t: &Tail, look: &mut impl Lookup) -> Record {
         let names = names(f, look);
-        let asked = f.reason == reason::NAME && f.verdict == VERDICT_DENIED;
+        let asked = f.reason == reason::NAME;
         let (one, many, qname) = match names.len() {
             0 => (None, Vec::new(), None),
             _ if asked => (None, Vec::new(), names.into_iter().next()),
@@ -171,7 +170,12 @@ impl Context {
             src_port: (has(FLOW_HAS_SRC) && f.src_port != 0).then_some(f.src_port),
             dst_ip: has(FLOW_HAS_DST).then(|| addr(&f.dst)),
             dst_port: (has(FLOW_HAS_DST) && ported(f.proto)).then_some(f.dst_port),
-            l4_proto: proto(f.proto),
+            // The kernel's byte has no room for 262, and TCP proper is never refused by its kind.
+            l4_proto: if tcp && f.reason == reason::PROTOCOL {
+                "mptcp".to_owned()
+            } else {
+                proto(f.proto)
+            },
             dst_host: one,
             dst_hosts: many,
             qname,

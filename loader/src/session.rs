@@ -60,6 +60,13 @@ impl Lookup for Names {
     }
 
     fn rule(&mut self, policy: u32, rule: u32) -> Option<String> {
+        self.load_rules(policy);
+        self.rules.get(&policy)?.get(&rule).cloned()
+    }
+}
+
+impl Names {
+    fn load_rules(&mut self, policy: u32) {
         if !self.rules.contains_key(&policy) {
             let all = self
                 .pins
@@ -72,7 +79,6 @@ impl Lookup for Names {
                 .collect();
             self.rules.insert(policy, named);
         }
-        self.rules.get(&policy)?.get(&rule).cloned()
     }
 }
 
@@ -177,6 +183,11 @@ impl Session {
         if let Some(c) = self.recorded.get_mut(usize::from(verdict)) {
             *c += n;
         }
+    }
+
+    /// Remembers the names of a policy's rules before a later policy removes them.
+    pub fn remember_rules(&mut self, policy: u32) {
+        self.names.load_rules(policy);
     }
 
     /// Ends idle datagram flows and returns the flows that live on.

@@ -291,7 +291,8 @@ impl PolicyMaps {
     }
 
     /// Removes every entry of a policy that no slot names any more. Waits for a grace period first,
-    /// so that no program run is left that could still look at it.
+    /// so that no program run is left that could still look at it. Its rules as text stay until the next
+    /// time: flows that it allowed are still alive and name them.
     pub fn erase(&mut self, policy: u32) -> Result<(), KernelError> {
         sys::grace_period().map_err(|source| KernelError::Call {
             what: "cannot wait for running programs",
@@ -303,7 +304,7 @@ impl PolicyMaps {
         purge(&mut self.chain, maps::POLICY_CHAIN, |k| {
             k.data()[0] == policy
         })?;
-        purge(&mut self.text, maps::POLICY_TEXT, |k| k.data()[0] == policy)
+        purge(&mut self.text, maps::POLICY_TEXT, |k| k.data()[0] < policy)
     }
 
     /// The rules of a policy as text, in order.

@@ -1,5 +1,5 @@
 use super::*;
-use abi::Ip;
+use abi::{Ip, VERDICT_DENIED};
 use zerocopy::FromZeros as _;
 
 struct Table;

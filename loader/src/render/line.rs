@@ -220,7 +220,7 @@ mod tests {
         };
         assert_eq!(
             plain(&denied),
-            "22:13:20  DENIED    tcp   203.0.113.9:80                                       -         -       -  curl            default: no rule names 203.0.113.9"
+            "22:13:20  DENIED    tcp   203.0.113.9:80                                        -         -       -  curl            default: no rule names 203.0.113.9"
         );
     }
 

@@ -221,7 +221,7 @@ fn connect_once(to: &SocketAddr) {
     );
 }
 
-fn row(what: &str, value: String, goal: &str) {
+fn row(what: &str, value: &str, goal: &str) {
     println!("| {what} | {value} | {goal} |");
 }
 
@@ -242,18 +242,22 @@ fn programs(world: &World) {
     });
     row(
         "connect4, allowed",
-        format!("{connect:.0} ns a run"),
+        &format!("{connect:.0} ns a run"),
         "≤ 600",
     );
     let create = cost("sock_create", &mut || {
         (0..5000).for_each(|_| drop(UdpSocket::bind("127.0.0.1:0")));
     });
-    row("sock_create", format!("{create:.0} ns a run"), "≤ 250");
+    row("sock_create", &format!("{create:.0} ns a run"), "≤ 250");
     let socket = UdpSocket::bind("192.0.2.2:0").expect("bind");
     let send = cost("sendmsg4", &mut || {
         (0..20_000).for_each(|_| drop(socket.send_to(b"x", udp)));
     });
-    row("sendmsg4, one peer", format!("{send:.0} ns a run"), "≤ 700");
+    row(
+        "sendmsg4, one peer",
+        &format!("{send:.0} ns a run"),
+        "≤ 700",
+    );
     let mut first = 0;
     let fresh = cost("sendmsg4", &mut || {
         (0..5000u16).for_each(|i| {
@@ -263,7 +267,7 @@ fn programs(world: &World) {
     });
     row(
         "sendmsg4, a new peer each time",
-        format!("{fresh:.0} ns a run"),
+        &format!("{fresh:.0} ns a run"),
         "≤ 700",
     );
     let mut stream = TcpStream::connect(sink).expect("connected");
@@ -272,7 +276,7 @@ fn programs(world: &World) {
     });
     row(
         "packet program, established TCP",
-        format!("{egress:.0} ns a run"),
+        &format!("{egress:.0} ns a run"),
         "≤ 200",
     );
 }
@@ -282,7 +286,7 @@ fn whole(world: &World) {
     let (with, without) = compare(world, BATCH, || connect_once(&to));
     row(
         "TCP connect, back to back",
-        format!(
+        &format!(
             "{:+.2} µs ({:.2} µs → {:.2} µs)",
             (with - without) * 1e6,
             without * 1e6,
@@ -295,7 +299,7 @@ fn whole(world: &World) {
     let (with, without) = compare(world, BATCH * 10, || drop(socket.send_to(b"x", udp)));
     row(
         "UDP sendto, one way",
-        format!(
+        &format!(
             "{:+.2} µs ({:.2} µs → {:.2} µs)",
             (with - without) * 1e6,
             without * 1e6,
@@ -323,7 +327,7 @@ fn paced(world: &World, to: &SocketAddr) {
     let [without, with] = times.map(median);
     row(
         "whole TCP operation at 200/s",
-        format!("{:+.1} %", (with / without - 1.0) * 100.0),
+        &format!("{:+.1} %", (with / without - 1.0) * 100.0),
         "≤ +5 %",
     );
 }
@@ -347,7 +351,7 @@ fn throughput(world: &World) {
     let [without, with] = rates.map(median);
     row(
         "single-stream TCP throughput",
-        format!("{:.1} % of no programs", with / without * 100.0),
+        &format!("{:.1} % of no programs", with / without * 100.0),
         "≥ 98 %",
     );
 }
@@ -368,7 +372,7 @@ fn memory() {
     let total: u64 = maps.values().sum();
     row(
         "map memory, 1 container",
-        format!("{:.2} MB", total as f64 / 1e6),
+        &format!("{:.2} MB", total as f64 / 1e6),
         "≤ 4 MB",
     );
 }
@@ -414,7 +418,7 @@ fn records() {
     }
     row(
         "records a second, ring to JSON, one core",
-        format!("{:.0} k", median(rates) / 1e3),
+        &format!("{:.0} k", median(rates) / 1e3),
         "≥ 100 k",
     );
 }
@@ -445,7 +449,7 @@ fn main() {
     let (small, large) = (cost(10), cost(100_000));
     row(
         "connect4 with 10 → 100 000 rules",
-        format!("{small:.0} → {large:.0} ns a run"),
+        &format!("{small:.0} → {large:.0} ns a run"),
         "flat",
     );
 }

@@ -29,6 +29,7 @@ const INDEX: u32 = 1;
 pub(super) struct House {
     instance: Instance,
     cgroup: Cgroup,
+    cgroup_id: u64,
     session: Session,
     /// Keeps the programs; the pinned links keep them after us.
     _engine: Engine,
@@ -59,6 +60,7 @@ impl House {
         match made {
             Ok((engine, session)) => Ok(Self {
                 instance,
+                cgroup_id: cgroup.id()?,
                 cgroup,
                 session,
                 _engine: engine,
@@ -133,9 +135,12 @@ impl House {
     }
 
     /// Reading the iterators ends datagram flows that have been idle; once a second is often enough.
-    fn idle_flush(&self, watch: &mut Watch) -> Result<(), CommandError> {
+    fn idle_flush(&mut self, watch: &mut Watch) -> Result<(), CommandError> {
         if watch.second_passed() {
             self.session.live(&self.instance.pins)?;
+            if let Some(config) = self.instance.pins.config(self.cgroup_id)? {
+                self.session.remember_rules(config.policy);
+            }
         }
         Ok(())
     }
