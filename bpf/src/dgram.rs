@@ -7,8 +7,8 @@ use crate::{
     slot,
 };
 use abi::{
-    DGRAM_PEERS, DIRECTION_EGRESS, DgramPeer, FLOW_SETTLED, Flow, PEER_FREE, PEER_OPEN, PEER_QUIET,
-    PEER_TRIED, SlotConfig, Tail, VERDICT_BYPASSED, close,
+    DGRAM_PEERS, DIRECTION_EGRESS, DgramPeer, FLOW_HAS_SRC, FLOW_SETTLED, Flow, Ip, PEER_FREE,
+    PEER_OPEN, PEER_QUIET, PEER_TRIED, SlotConfig, Tail, VERDICT_BYPASSED, close,
 };
 use aya_ebpf::helpers::generated::{bpf_sk_storage_get, bpf_spin_lock, bpf_spin_unlock};
 use bpf::{addr, decide};
@@ -36,6 +36,9 @@ pub(crate) fn storage(sk: *mut c_void, create: bool) -> *mut DgramFlows {
 /// What a packet adds to a flow.
 #[derive(Clone, Copy, FromZeros)]
 pub(crate) struct Add {
+    /// Our end of the packet.
+    pub(crate) local: Ip,
+    pub(crate) local_port: u64,
     pub(crate) bytes: u64,
     pub(crate) packets: u64,
     pub(crate) inbound: u64,
@@ -142,6 +145,11 @@ pub(crate) fn count(st: *mut DgramFlows, peer: &Peer, cfg: &SlotConfig, add: &Ad
                     } else {
                         QUIET
                     };
+                }
+                if result == OPENED {
+                    p.flow.src = add.local;
+                    p.flow.src_port = add.local_port as u16;
+                    p.flow.flags |= FLOW_HAS_SRC;
                 }
                 if result == COUNTED || result == OPENED {
                     p.state = PEER_OPEN;

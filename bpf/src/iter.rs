@@ -10,10 +10,7 @@ use crate::{
 use abi::{
     DGRAM_PEERS, FLOW_MID_STREAM, Flow, PEER_OPEN, PEER_TRIED, Tail, TcpCounts, TcpFlow, close,
 };
-use aya_ebpf::{
-    Global,
-    helpers::generated::{bpf_probe_read_kernel, bpf_seq_write},
-};
+use aya_ebpf::{Global, helpers::generated::bpf_seq_write};
 use core::{ffi::c_void, mem::MaybeUninit};
 
 /// Offsets of the fields of `struct tcp_sock`, in the order of [`TcpCounts`]; the loader reads them
@@ -153,30 +150,15 @@ fn write(seq: *mut c_void, f: &Flow, t: &Tail) {
 fn counts(sk: *mut c_void) -> TcpCounts {
     let o = TCP_OFFSETS.load();
     TcpCounts {
-        acked: field::<u64>(sk, o[0]),
-        received: field::<u64>(sk, o[1]),
-        segs_in: field::<u32>(sk, o[2]),
-        segs_out: field::<u32>(sk, o[3]),
-        snd_nxt: field::<u32>(sk, o[4]),
-        snd_una: field::<u32>(sk, o[5]),
-        rcv_nxt: field::<u32>(sk, o[6]),
-        srtt: field::<u32>(sk, o[7]),
-        retrans: field::<u32>(sk, o[8]),
+        acked: slot::kernel_field::<u64>(sk, o[0]),
+        received: slot::kernel_field::<u64>(sk, o[1]),
+        segs_in: slot::kernel_field::<u32>(sk, o[2]),
+        segs_out: slot::kernel_field::<u32>(sk, o[3]),
+        snd_nxt: slot::kernel_field::<u32>(sk, o[4]),
+        snd_una: slot::kernel_field::<u32>(sk, o[5]),
+        rcv_nxt: slot::kernel_field::<u32>(sk, o[6]),
+        srtt: slot::kernel_field::<u32>(sk, o[7]),
+        retrans: slot::kernel_field::<u32>(sk, o[8]),
         pad: 0,
     }
-}
-
-/// Reads a field of the kernel's socket; zero if it cannot be read.
-#[inline(always)]
-fn field<T: Copy + Default>(sk: *mut c_void, off: u32) -> T {
-    let mut v = T::default();
-    // SAFETY: the helper checks the address itself and fills `v` or leaves it.
-    unsafe {
-        bpf_probe_read_kernel(
-            (&raw mut v).cast(),
-            size_of::<T>() as u32,
-            sk.byte_add(off as usize),
-        )
-    };
-    v
 }

@@ -3,7 +3,7 @@
 use crate::{
     maps::{LEARNED_ADDRS, LEARNED_NAMES, Scratch},
     query,
-    slot::{add, metrics, now, shared, trouble},
+    slot::{add, clear, metrics, now, shared, trouble},
 };
 use abi::{
     ADDR_NAMES, Ip, LearnedAddr, LearnedAddrKey, LearnedNameKey, NAME_BYTES, NameRef, SlotConfig,
@@ -143,17 +143,14 @@ fn remember_addr(s: &mut Scratch, ip: &Ip, expires: u64) {
         return;
     }
     let Some(m) = metrics(s.index) else { return };
-    let mut value = LearnedAddr {
-        names: [NameRef {
-            hash: 0,
-            expires: 0,
-        }; ADDR_NAMES],
-    };
-    value.names[0] = fresh;
+    clear(&mut s.addr);
+    s.addr.names[0] = fresh;
     // SAFETY: `m` points to a map value.
     unsafe {
         if add(&raw mut (*m).addrs_used, 1) < (*m).max_addrs as u64
-            && LEARNED_ADDRS.insert(key, value, BPF_NOEXIST as u64).is_ok()
+            && LEARNED_ADDRS
+                .insert(key, &s.addr, BPF_NOEXIST as u64)
+                .is_ok()
         {
             return;
         }

@@ -128,6 +128,7 @@ pub(crate) struct Scratch {
     pub(crate) text: [u8; dns::TEXT],
     pub(crate) key: NameKey,
     pub(crate) name: LearnedName,
+    pub(crate) addr: LearnedAddr,
     pub(crate) slot: u32,
     pub(crate) index: u32,
     pub(crate) now: u64,

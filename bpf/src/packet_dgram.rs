@@ -25,6 +25,8 @@ pub(crate) fn egress(cfg: &SlotConfig, skb: *mut __sk_buff, p: &Packet) -> i32 {
         return 0;
     }
     let add = Add {
+        local: p.wire.src,
+        local_port: p.wire.src_port as u64,
         bytes: p.payload,
         packets: packet::datagrams(skb),
         inbound: 0,
@@ -133,6 +135,8 @@ pub(crate) fn ingress(cfg: &SlotConfig, skb: *mut __sk_buff, p: &Packet) -> i32 
         return 1;
     }
     let add = Add {
+        local: p.wire.dst,
+        local_port: p.wire.dst_port as u64,
         bytes: p.payload,
         packets: packet::datagrams(skb),
         inbound: 1,

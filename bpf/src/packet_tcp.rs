@@ -8,20 +8,22 @@ use crate::{
 };
 use abi::{
     DIRECTION_EGRESS, DIRECTION_INGRESS, FLOW_DNS, FLOW_MID_STREAM, FLOW_SETTLED, SlotConfig,
-    TCP_ESTABLISHED, TCP_FIN_OUT, TCP_RST_OUT, TcpFlow, VERDICT_BYPASSED, VERDICT_DENIED, close,
-    reason,
+    TCP_ESTABLISHED, TCP_FIN_OUT, TcpFlow, VERDICT_BYPASSED, VERDICT_DENIED, close, reason,
 };
 use aya_ebpf::bindings::__sk_buff;
 use bpf::{
     addr,
-    decide::{self, Decision},
-    tcp::{self, FLAG_ACK, FLAG_FIN, FLAG_RST, FLAG_SYN},
+    decide::{self, Decision, PORT_DNS},
+    tcp::{self, FLAG_ACK, FLAG_FIN, FLAG_SYN},
 };
 use core::mem::MaybeUninit;
 
 /// Judges an outgoing TCP packet.
 #[inline(never)]
 pub(crate) fn egress(cfg: &SlotConfig, skb: *mut __sk_buff, p: &Packet) -> i32 {
+    if p.wire.src_port == PORT_DNS && query::imitates_resolver(cfg, skb, p) == 0 {
+        return 0;
+    }
     let Some(st) = tcp_flow::storage(packet::sk(skb), false) else {
         return stateless(cfg, skb, p, 0);
     };
@@ -34,8 +36,9 @@ pub(crate) fn egress(cfg: &SlotConfig, skb: *mut __sk_buff, p: &Packet) -> i32 {
     if !current(cfg, skb, st) && rejudge(cfg, skb, st) == 0 {
         return 0;
     }
-    if p.wire.tcp_flags & (FLAG_FIN | FLAG_RST) != 0 {
-        note_out(st, p);
+    if p.wire.tcp_flags & FLAG_FIN != 0 {
+        st.fin_out = p.wire.seq.wrapping_add(p.payload as u32);
+        st.hints |= TCP_FIN_OUT;
     }
     if st.flow.flags & FLOW_DNS != 0 {
         return query::stream_passes(cfg, skb, p, st);
@@ -56,9 +59,6 @@ pub(crate) fn ingress(cfg: &SlotConfig, skb: *mut __sk_buff, p: &Packet) -> i32 
         st.fin_in = p.wire.seq.wrapping_add(p.payload as u32);
         st.fin_in_seen = 1;
     }
-    if p.wire.tcp_flags & FLAG_RST != 0 {
-        st.rst_in_seen = 1;
-    }
     if st.flow.flags & FLOW_DNS != 0 {
         query::learn_stream(cfg, skb, p);
     }
@@ -73,16 +73,6 @@ fn goes_where_it_should(st: &TcpFlow, p: &Packet) -> bool {
         w.dst_port == st.flow.dst_port && addr::same(&w.dst, &st.flow.dst)
     } else {
         w.dst_port == st.flow.src_port && addr::same(&w.dst, &st.flow.src)
-    }
-}
-
-#[inline(always)]
-fn note_out(st: &mut TcpFlow, p: &Packet) {
-    if p.wire.tcp_flags & FLAG_RST != 0 {
-        st.hints |= TCP_RST_OUT;
-    } else {
-        st.fin_out = p.wire.seq.wrapping_add(p.payload as u32);
-        st.hints |= TCP_FIN_OUT;
     }
 }
 

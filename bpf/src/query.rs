@@ -156,6 +156,16 @@ fn refuse(cfg: &SlotConfig, skb: *mut __sk_buff, p: &Packet, why: u8, name: u64)
     passes as i32
 }
 
+/// Refuses a packet that leaves from a trusted resolver's own address and port: nobody inside answers
+/// for it.
+#[inline(never)]
+pub(crate) fn imitates_resolver(cfg: &SlotConfig, skb: *mut __sk_buff, p: &Packet) -> i32 {
+    if decide::is_resolver(cfg, &p.wire.src) {
+        return refuse(cfg, skb, p, reason::RESOLVER, 0);
+    }
+    1
+}
+
 /// Whether an outgoing datagram from or to port 53 may leave: nobody inside speaks for a trusted
 /// resolver, and a trusted resolver is asked only for names that a rule could allow.
 #[inline(never)]
@@ -295,16 +305,24 @@ pub(crate) fn learn_datagram(cfg: &SlotConfig, skb: *mut __sk_buff, p: &Packet) 
     learn_message(cfg, skb, p.wire.payload, p.payload)
 }
 
-/// Learns from an answer on a DNS stream that came whole in one segment.
+/// Learns from the answers on a DNS stream that came whole in one segment.
 #[inline(never)]
 pub(crate) fn learn_stream(cfg: &SlotConfig, skb: *mut __sk_buff, p: &Packet) -> i32 {
-    if p.payload <= 2 || message_len(skb, p, 0) + 2 != p.payload {
-        return 0;
+    let mut off = 0;
+    let mut i = 0;
+    while i < MAX_MESSAGES {
+        let len = message_len(skb, p, off);
+        if len == 0 || off + 2 + len > p.payload {
+            break;
+        }
+        learn_message(cfg, skb, p.wire.payload + off as u32 + 2, len);
+        off += 2 + len;
+        i = slot::next(i);
     }
-    learn_message(cfg, skb, p.wire.payload + 2, p.payload - 2)
+    0
 }
 
-#[inline(always)]
+#[inline(never)]
 fn learn_message(cfg: &SlotConfig, skb: *mut __sk_buff, off: u32, len: u64) -> i32 {
     let len = if len > dns::MAX_ANSWER as u64 {
         dns::MAX_ANSWER as u64

@@ -4,9 +4,11 @@ use crate::maps::{CONTROL, METRICS, SLOT};
 use abi::{Control, Flow, Ip, NO_RULE, SlotConfig, SlotMetrics, Tail};
 use aya_ebpf::helpers::generated::{
     bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_local_storage, bpf_ktime_get_boot_ns,
+    bpf_probe_read_kernel,
 };
 use bpf::addr;
 use core::arch::asm;
+use core::ffi::c_void;
 use core::intrinsics::{AtomicOrdering, atomic_xadd, atomic_xchg};
 use core::mem::MaybeUninit;
 use zerocopy::FromZeros;
@@ -34,11 +36,12 @@ pub(crate) fn control() -> Option<&'static Control> {
     CONTROL.get_ptr(0).map(|p| unsafe { &*p })
 }
 
-/// Adds, and returns what was there before.
+/// Adds, and returns what was there before. Not relaxed: for that ordering the compiler picks the
+/// instruction that returns nothing, and hands out `n` instead.
 #[inline(always)]
 pub(crate) fn add(counter: *mut u64, n: u64) -> u64 {
     // SAFETY: the pointer is to a map value (checked by the verifier) and the access is atomic.
-    unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(counter, n) }
+    unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::SeqCst }>(counter, n) }
 }
 
 /// Takes what is there and leaves `n`.
@@ -172,6 +175,21 @@ pub(crate) unsafe fn context_addr(p: *const u32) -> Ip {
         u32::from_be(w[2]),
         u32::from_be(w[3]),
     ])
+}
+
+/// Reads a field of a kernel structure at an offset from BTF; zero if it cannot be read.
+#[inline(always)]
+pub(crate) fn kernel_field<T: Copy + Default>(of: *mut c_void, off: u32) -> T {
+    let mut v = T::default();
+    // SAFETY: the helper checks the address itself and fills `v` or leaves it.
+    unsafe {
+        bpf_probe_read_kernel(
+            (&raw mut v).cast(),
+            size_of::<T>() as u32,
+            of.byte_add(off as usize),
+        )
+    };
+    v
 }
 
 /// Notes trouble in the books.

@@ -1,8 +1,8 @@
 //! How many bytes a TCP connection carried, and how it ended, from the kernel's own counters.
 
 use abi::{
-    DIRECTION_EGRESS, FLOW_MID_STREAM, TCP_ESTABLISHED, TCP_FIN_OUT, TCP_GAVE_UP, TCP_RST_OUT,
-    TCP_SYN_SENT, TcpCounts, TcpFlow, close,
+    DIRECTION_EGRESS, FLOW_MID_STREAM, TCP_ESTABLISHED, TCP_FIN_OUT, TCP_SYN_SENT, TcpCounts,
+    TcpFlow, close,
 };
 
 /// `FIN` in the flags byte of a TCP header.
@@ -26,6 +26,8 @@ pub mod state {
     pub const FIN_WAIT2: u32 = 5;
     /// Gone.
     pub const CLOSE: u32 = 7;
+    /// Closed by the peer.
+    pub const CLOSE_WAIT: u32 = 8;
     /// Closed on both sides, ours not acknowledged.
     pub const LAST_ACK: u32 = 9;
     /// Waiting for peers.
@@ -80,21 +82,29 @@ fn fin_taken(f: &TcpFlow, c: &TcpCounts) -> bool {
     f.fin_in_seen != 0 && c.rcv_nxt == f.fin_in.wrapping_add(1)
 }
 
-/// Why a connection ended, given the state it left for `CLOSE`.
+/// `ETIMEDOUT` (`include/uapi/asm-generic/errno.h`).
+const ETIMEDOUT: u32 = 110;
+/// `ECONNREFUSED`.
+const ECONNREFUSED: u32 = 111;
+/// `ECONNRESET`.
+const ECONNRESET: u32 = 104;
+/// `EPIPE`: reset after the peer had closed.
+const EPIPE: u32 = 32;
+
+/// Why a connection ended, given the state it left for `CLOSE` and the socket's error, which the kernel
+/// sets before it changes the state.
 #[inline(always)]
-pub fn close_reason(f: &TcpFlow, c: &TcpCounts, old_state: u32) -> u8 {
+pub fn close_reason(f: &TcpFlow, c: &TcpCounts, old_state: u32, error: u32) -> u8 {
     let h = f.hints;
     if h & TCP_ESTABLISHED == 0 {
-        if h & TCP_SYN_SENT == 0 {
-            return close::UNREACHABLE;
-        }
-        if f.rst_in_seen != 0 {
-            return close::REFUSED;
-        }
-        if h & TCP_GAVE_UP != 0 || f.released != 0 {
-            return close::TIMEOUT;
-        }
-        return close::UNREACHABLE;
+        return match error {
+            _ if h & TCP_SYN_SENT == 0 => close::UNREACHABLE,
+            ECONNREFUSED => close::REFUSED,
+            ETIMEDOUT => close::TIMEOUT,
+            // Without an error it is the application that gave up waiting.
+            0 => close::TIMEOUT,
+            _ => close::UNREACHABLE,
+        };
     }
     let both_closed = fin_taken(f, c)
         && h & TCP_FIN_OUT != 0
@@ -104,13 +114,13 @@ pub fn close_reason(f: &TcpFlow, c: &TcpCounts, old_state: u32) -> u8 {
     if both_closed && c.snd_una == c.snd_nxt {
         return close::FIN;
     }
-    if f.rst_in_seen != 0 || h & TCP_RST_OUT != 0 {
-        return close::RST;
-    }
-    if h & TCP_GAVE_UP != 0 {
-        close::TIMEOUT
-    } else {
-        close::FIN
+    match error {
+        ECONNRESET | EPIPE | ECONNREFUSED => close::RST,
+        // Who closes without saying so to the peer resets.
+        0 if old_state == state::ESTABLISHED || old_state == state::CLOSE_WAIT => close::RST,
+        0 => close::FIN,
+        ETIMEDOUT => close::TIMEOUT,
+        _ => close::UNREACHABLE,
     }
 }
 

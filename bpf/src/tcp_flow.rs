@@ -4,12 +4,12 @@
 use crate::{dgram, emit, maps::TCP_FLOWS, slot, work};
 use abi::{
     DIRECTION_EGRESS, DIRECTION_INGRESS, FLOW_HAS_SRC, FLOW_MID_STREAM, Flow, IPPROTO_TCP, Ip,
-    TCP_ESTABLISHED, TCP_GAVE_UP, TCP_SYN_SENT, Tail, TcpCounts, TcpFlow, close,
+    TCP_ESTABLISHED, TCP_SYN_SENT, Tail, TcpCounts, TcpFlow, close,
 };
 use aya_ebpf::{
-    EbpfContext as _,
+    EbpfContext as _, Global,
     bindings::bpf_sock_ops,
-    helpers::generated::bpf_sk_storage_get,
+    helpers::generated::{bpf_sk_storage_get, bpf_skc_to_tcp_sock},
     macros::{cgroup_sock, sock_ops as sock_ops_program},
     programs::{SockContext, SockOpsContext},
 };
@@ -20,9 +20,7 @@ use core::{ffi::c_void, mem::MaybeUninit};
 const OP_CONNECT: u32 = 3;
 const OP_ACTIVE_ESTABLISHED: u32 = 4;
 const OP_PASSIVE_ESTABLISHED: u32 = 5;
-const OP_RTO: u32 = 8;
 const OP_STATE: u32 = 10;
-const FLAG_RTO: i32 = 1;
 const FLAG_STATE: i32 = 4;
 
 const AF_INET: u32 = 2;
@@ -73,8 +71,6 @@ pub(crate) fn begin(st: &mut TcpFlow) {
     slot::store(&mut st.cut, 0);
     slot::store(&mut st.hints, 0);
     slot::store(&mut st.fin_in_seen, 0);
-    slot::store(&mut st.rst_in_seen, 0);
-    slot::store(&mut st.released, 0);
     slot::store(&mut st.dns_synced, 0);
     slot::store(&mut st.wire_port, 0);
     slot::clear(&mut st.wire);
@@ -119,14 +115,6 @@ pub(crate) fn sock_ops(ctx: SockOpsContext) -> u32 {
             }
         }
         OP_PASSIVE_ESTABLISHED => accepted(ops),
-        OP_RTO => {
-            // SAFETY: the third argument says whether the timer gave up.
-            if unsafe { (*ops).__bindgen_anon_1.args[2] } != 0
-                && let Some(st) = storage(sk, false)
-            {
-                st.hints |= TCP_GAVE_UP;
-            }
-        }
         OP_STATE => state_changed(ops),
         _ => {}
     }
@@ -148,7 +136,7 @@ fn connecting(ops: *mut bpf_sock_ops) {
     st.flow.src_port = port;
     st.flow.flags |= FLOW_HAS_SRC;
     // The call fails only on sockets that are not full, which cannot connect.
-    let _ = ctx.set_cb_flags(FLAG_STATE | FLAG_RTO);
+    let _ = ctx.set_cb_flags(FLAG_STATE);
 }
 
 #[inline(never)]
@@ -179,7 +167,7 @@ fn accepted(ops: *mut bpf_sock_ops) {
     work::source(f, &peer, peer_port);
     begin(st);
     st.hints = TCP_ESTABLISHED;
-    let _ = ctx.set_cb_flags(FLAG_STATE | FLAG_RTO);
+    let _ = ctx.set_cb_flags(FLAG_STATE);
 }
 
 #[inline(never)]
@@ -202,8 +190,27 @@ fn state_changed(ops: *mut bpf_sock_ops) {
     }
     let c = counts(ops);
     let mut t = MaybeUninit::uninit();
-    let t = slot::tail(&mut t, tcp::close_reason(st, &c, old), slot::now());
+    let t = slot::tail(
+        &mut t,
+        tcp::close_reason(st, &c, old, error(sk)),
+        slot::now(),
+    );
     end(st, &c, t);
+}
+
+/// Offset of `sk_err` in `struct sock`; the loader reads it from the kernel's BTF.
+#[unsafe(no_mangle)]
+static SK_ERR_OFFSET: Global<u32> = Global::new(0);
+
+/// The socket's error.
+#[inline(always)]
+fn error(sk: *mut c_void) -> u32 {
+    // SAFETY: a socket of a TCP hook.
+    let sk = unsafe { bpf_skc_to_tcp_sock(sk) };
+    if sk.is_null() {
+        return 0;
+    }
+    slot::kernel_field(sk.cast(), SK_ERR_OFFSET.load())
 }
 
 #[inline(always)]
@@ -269,7 +276,6 @@ pub(crate) fn sock_release(ctx: SockContext) -> i32 {
     let Some(st) = storage(sk, false) else {
         return 1;
     };
-    st.released = 1;
     let mid = st.flow.flags & FLOW_MID_STREAM != 0;
     let never_left = st.flow.direction == DIRECTION_EGRESS && st.hints & TCP_SYN_SENT == 0;
     if (mid || never_left) && slot::swap(&raw mut st.live, 0) == 1 {

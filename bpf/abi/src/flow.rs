@@ -204,12 +204,8 @@ pub struct FlowEvent {
 pub const TCP_SYN_SENT: u32 = 1;
 /// The connection was established.
 pub const TCP_ESTABLISHED: u32 = 2;
-/// A reset left.
-pub const TCP_RST_OUT: u32 = 4;
-/// The retransmission timer gave up.
-pub const TCP_GAVE_UP: u32 = 8;
 /// A FIN left; `fin_out` is its sequence number.
-pub const TCP_FIN_OUT: u32 = 16;
+pub const TCP_FIN_OUT: u32 = 4;
 
 /// Socket storage of a TCP flow.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -237,12 +233,8 @@ pub struct TcpFlow {
     pub wire_port: u16,
     /// 1 when a FIN arrived. A byte of its own: the receive path runs without the socket's lock.
     pub fin_in_seen: u8,
-    /// 1 when a reset arrived.
-    pub rst_in_seen: u8,
-    /// 1 when the application closed the socket.
-    pub released: u8,
     /// Zero.
-    pub pad: [u8; 3],
+    pub pad: [u8; 5],
     /// Counters at the first and at the latest packet of a flow that began before the attachment.
     pub mid: [TcpCounts; 2],
 }

@@ -77,45 +77,42 @@ fn a_flow_older_than_the_attachment_counts_from_its_first_packet() {
 #[test]
 fn ends_are_told_apart() {
     let c = counts(1, 0);
-    let reason = |hints: u32, rst: u8, released: u8, old: u32| {
-        let f = TcpFlow {
-            rst_in_seen: rst,
-            released,
-            ..flow(hints)
-        };
-        close_reason(&f, &c, old)
-    };
-    assert_eq!(reason(0, 0, 1, state::SYN_SENT), close::UNREACHABLE);
+    let reason = |hints: u32, old: u32, error: u32| close_reason(&flow(hints), &c, old, error);
+    assert_eq!(reason(0, state::SYN_SENT, 0), close::UNREACHABLE);
     assert_eq!(
-        reason(TCP_SYN_SENT, 0, 0, state::SYN_SENT),
+        reason(TCP_SYN_SENT, state::SYN_SENT, 113),
         close::UNREACHABLE
     );
-    assert_eq!(reason(TCP_SYN_SENT, 1, 0, state::SYN_SENT), close::REFUSED);
     assert_eq!(
-        reason(TCP_SYN_SENT | TCP_GAVE_UP, 0, 0, state::SYN_SENT),
+        reason(TCP_SYN_SENT, state::SYN_SENT, ECONNREFUSED),
+        close::REFUSED
+    );
+    assert_eq!(
+        reason(TCP_SYN_SENT, state::SYN_SENT, ETIMEDOUT),
         close::TIMEOUT
     );
-    assert_eq!(reason(TCP_SYN_SENT, 0, 1, state::SYN_SENT), close::TIMEOUT);
-    assert_eq!(reason(UP, 1, 0, state::ESTABLISHED), close::RST);
-    assert_eq!(reason(UP | TCP_RST_OUT, 0, 1, state::FIN_WAIT1), close::RST);
-    assert_eq!(
-        reason(UP | TCP_GAVE_UP, 0, 0, state::ESTABLISHED),
-        close::TIMEOUT
-    );
-    assert_eq!(reason(UP, 0, 1, state::FIN_WAIT2), close::FIN);
+    assert_eq!(reason(TCP_SYN_SENT, state::SYN_SENT, 0), close::TIMEOUT);
+    assert_eq!(reason(UP, state::ESTABLISHED, ECONNRESET), close::RST);
+    assert_eq!(reason(UP, state::CLOSE_WAIT, EPIPE), close::RST);
+    assert_eq!(reason(UP, state::ESTABLISHED, 0), close::RST);
+    assert_eq!(reason(UP, state::ESTABLISHED, ETIMEDOUT), close::TIMEOUT);
+    assert_eq!(reason(UP, state::ESTABLISHED, 113), close::UNREACHABLE);
+    assert_eq!(reason(UP, state::FIN_WAIT2, 0), close::FIN);
 }
 
 #[test]
-fn a_reset_that_was_ignored_does_not_rewrite_a_good_end() {
+fn an_old_error_does_not_rewrite_a_good_end() {
     let f = TcpFlow {
         fin_in: 499,
         fin_in_seen: 1,
-        rst_in_seen: 1,
         ..flow(UP | TCP_FIN_OUT)
     };
-    assert_eq!(close_reason(&f, &counts(2, 1), state::LAST_ACK), close::FIN);
     assert_eq!(
-        close_reason(&f, &counts(2, 1), state::ESTABLISHED),
+        close_reason(&f, &counts(2, 1), state::LAST_ACK, ECONNRESET),
+        close::FIN
+    );
+    assert_eq!(
+        close_reason(&f, &counts(2, 1), state::ESTABLISHED, ECONNRESET),
         close::RST
     );
 }

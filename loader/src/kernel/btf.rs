@@ -33,24 +33,35 @@ pub enum BtfError {
     #[error("{VMLINUX} is not type information this program understands")]
     Malformed,
     /// The kernel has no such member.
-    #[error("struct tcp_sock of this kernel has no member {0}")]
+    #[error("the TCP socket of this kernel has no member {0}")]
     Missing(&'static str),
 }
 
-/// Byte offsets of the counters in `struct tcp_sock`.
-pub(super) fn tcp_offsets() -> Result<[u32; 9], BtfError> {
+/// Byte offsets that the programs need.
+pub(super) struct Offsets {
+    /// Counters in `struct tcp_sock`.
+    pub(super) tcp: [u32; 9],
+    /// `sk_err` in `struct sock`.
+    pub(super) error: u32,
+}
+
+/// Reads the offsets of the running kernel.
+pub(super) fn offsets() -> Result<Offsets, BtfError> {
     let data = fs::read(Path::new(VMLINUX))?;
     let members = struct_members(&data, "tcp_sock")?;
-    let mut out = [0; 9];
-    for (slot, name) in out.iter_mut().zip(TCP_MEMBERS) {
-        let bits = members
-            .iter()
-            .find(|(n, _)| *n == name)
-            .ok_or(BtfError::Missing(name))?
-            .1;
-        *slot = bits / 8;
+    let mut tcp = [0; 9];
+    for (slot, name) in tcp.iter_mut().zip(TCP_MEMBERS) {
+        *slot = member(&members, name)?;
     }
-    Ok(out)
+    let error = member(&struct_members(&data, "sock")?, "sk_err")?;
+    Ok(Offsets { tcp, error })
+}
+
+fn member(members: &[(&str, u32)], name: &'static str) -> Result<u32, BtfError> {
+    let found = members.iter().find(|(n, _)| *n == name);
+    found
+        .map(|(_, bits)| bits / 8)
+        .ok_or(BtfError::Missing(name))
 }
 
 /// Reader over little-endian words.

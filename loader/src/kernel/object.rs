@@ -74,10 +74,11 @@ impl Engine {
         if OBJECT.is_empty() {
             return Err(KernelError::NoObject);
         }
-        let offsets = btf::tcp_offsets()?;
+        let offsets = btf::offsets()?;
         let rows = sizes.slots + 1;
         let mut ebpf = EbpfLoader::new()
-            .override_global("TCP_OFFSETS", &offsets, true)
+            .override_global("TCP_OFFSETS", &offsets.tcp, true)
+            .override_global("SK_ERR_OFFSET", &offsets.error, true)
             .map_max_entries(maps::RING_ALLOWED, sizes.ring_bytes)
             .map_max_entries(maps::RING_DENIED, sizes.ring_bytes)
             .map_max_entries(maps::METRICS, rows)
