@@ -1,11 +1,11 @@
 //! Starting a command inside its cgroup, so that its first instruction runs under the firewall, and
-//! without the means to lift it: own mount and cgroup namespace with cgroupfs and bpffs read-only, no
+//! without the means to lift it: own mount and cgroup namespace with its own cgroup alone and no bpffs, no
 //! inherited descriptors, a bounding set without the capabilities that could undo the rest.
 
 use crate::{cgroup, user::Target};
 use caps::{CapSet, Capability};
 use nix::{
-    mount::{MsFlags, mount},
+    mount::{MntFlags, MsFlags, mount, umount2},
     sched::{CloneFlags, unshare},
     sys::signal::{
         SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction, sigprocmask,
@@ -98,7 +98,7 @@ const STEPS: [&str; 8] = [
     "exec",
     "a mount and cgroup namespace of its own",
     "a private mount tree",
-    "read-only cgroup and BPF file systems",
+    "hiding the cgroup and BPF file systems",
     "closing inherited descriptors",
     "dropping capabilities",
     "changing the user",
@@ -196,9 +196,9 @@ fn contain(plan: &Plan, pipe: &mut io::PipeWriter) -> Result<(), (u8, io::Error)
         move |e| (step, e.into())
     }
     unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWCGROUP).map_err(at(1))?;
-    let slave = MsFlags::MS_REC | MsFlags::MS_SLAVE;
-    mount(None::<&str>, "/", None::<&str>, slave, None::<&str>).map_err(at(2))?;
-    read_only().map_err(at(3))?;
+    let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+    mount(None::<&str>, "/", None::<&str>, private, None::<&str>).map_err(at(2))?;
+    hide().map_err(at(3))?;
     if !plan.keep_fds {
         close_others(pipe).map_err(at(4))?;
     }
@@ -209,16 +209,39 @@ fn contain(plan: &Plan, pipe: &mut io::PipeWriter) -> Result<(), (u8, io::Error)
     reset_signals().map_err(at(7))
 }
 
-/// Makes every view of cgroupfs and bpffs read-only.
-fn read_only() -> io::Result<()> {
+/// Takes every view of bpffs away and leaves of cgroup v2 the command's own cgroup alone, as the root of
+/// its cgroup namespace. Read-only mounts would not do: `BPF_OBJ_GET` and `CLONE_INTO_CGROUP` ask for no
+/// writable mount, only for a path.
+fn hide() -> io::Result<()> {
+    let read_only = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY;
     for m in cgroup::mounts().map_err(io::Error::other)? {
-        if matches!(m.kind.as_str(), "cgroup" | "cgroup2" | "bpf") {
-            let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY;
-            match mount(None::<&str>, &m.point, None::<&str>, flags, None::<&str>) {
+        match m.kind.as_str() {
+            "bpf" => umount2(&m.point, MntFlags::MNT_DETACH)?,
+            "cgroup2" => {
+                umount2(&m.point, MntFlags::MNT_DETACH)?;
+                // The same file system again, seen from the new namespace.
+                let fresh = Some("cgroup2");
+                mount(fresh, &m.point, fresh, MsFlags::MS_RDONLY, None::<&str>)?;
+                mount(
+                    None::<&str>,
+                    &m.point,
+                    None::<&str>,
+                    read_only,
+                    None::<&str>,
+                )?;
+            }
+            "cgroup" => match mount(
+                None::<&str>,
+                &m.point,
+                None::<&str>,
+                read_only,
+                None::<&str>,
+            ) {
                 // Hidden under another mount: nobody can reach it either.
                 Ok(()) | Err(nix::Error::EINVAL | nix::Error::ENOENT) => {}
                 Err(e) => return Err(e.into()),
-            }
+            },
+            _ => {}
         }
     }
     Ok(())
