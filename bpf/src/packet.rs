@@ -295,6 +295,15 @@ pub(crate) fn fill_in(cfg: &SlotConfig, p: &Packet, w: &mut Work, d: &Decision, 
     w.flow.direction = DIRECTION_INGRESS;
 }
 
+/// Whether an arriving packet may have been sent from here under a made-up source: over loopback, from
+/// an address that is neither loopback's nor its own destination. An answer to it is egress.
+#[inline(always)]
+pub(crate) fn from_within(skb: *mut __sk_buff, p: &Packet) -> bool {
+    // SAFETY: the context is valid for the run. Loopback has index 1 in every network namespace.
+    let lo = unsafe { (*skb).ingress_ifindex } == 1;
+    lo && !addr::is_loopback(&p.wire.src) && !addr::same(&p.wire.src, &p.wire.dst)
+}
+
 /// Whether packets of this protocol can be judged at all. Others come only from sockets that the
 /// policy would have refused, and could carry another packet inside.
 #[inline(always)]

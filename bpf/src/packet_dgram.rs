@@ -174,7 +174,8 @@ fn begin_in(cfg: &SlotConfig, skb: *mut __sk_buff, p: &Packet, w: &mut Work, add
     let known = what != dgram::UNKNOWN && dgram::recall(st, w);
     let ours = known && w.flow.direction != DIRECTION_INGRESS;
     let j = judge::egress(cfg, add.now, w, known);
-    let d = if ours || j.decision().reason == reason::BUILTIN {
+    let forged = j.denied() && packet::from_within(skb, p);
+    let d = if ours || forged || j.decision().reason == reason::BUILTIN {
         j.decision()
     } else {
         decide::ingress(cfg, add.now)

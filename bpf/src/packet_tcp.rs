@@ -36,6 +36,9 @@ pub(crate) fn egress(cfg: &SlotConfig, skb: *mut __sk_buff, p: &Packet) -> i32 {
     if !current(cfg, skb, st) && rejudge(cfg, skb, st) == 0 {
         return 0;
     }
+    if st.flow.flags & FLOW_MID_STREAM != 0 {
+        st.sent_end = p.wire.seq.wrapping_add(p.payload as u32);
+    }
     if p.wire.tcp_flags & FLAG_FIN != 0 {
         st.fin_out = p.wire.seq.wrapping_add(p.payload as u32);
         st.hints |= TCP_FIN_OUT;
@@ -54,6 +57,9 @@ pub(crate) fn ingress(cfg: &SlotConfig, skb: *mut __sk_buff, p: &Packet) -> i32 
     };
     if st.cut != 0 || (!current(cfg, skb, st) && rejudge(cfg, skb, st) == 0) {
         return 0;
+    }
+    if st.flow.flags & FLOW_MID_STREAM != 0 {
+        st.arrived_end = p.wire.seq.wrapping_add(p.payload as u32);
     }
     if p.wire.tcp_flags & FLAG_FIN != 0 {
         st.fin_in = p.wire.seq.wrapping_add(p.payload as u32);
@@ -252,5 +258,13 @@ fn mid_stream(
     st.hints = TCP_ESTABLISHED;
     packet::counts(skb, &mut st.mid[0]);
     packet::counts(skb, &mut st.mid[1]);
+    st.sent_end = st.mid[1].snd_nxt;
+    st.arrived_end = st.mid[1].rcv_nxt;
+    let end = p.wire.seq.wrapping_add(p.payload as u32);
+    if inbound != 0 {
+        st.arrived_end = end;
+    } else {
+        st.sent_end = end;
+    }
     1
 }

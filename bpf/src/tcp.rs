@@ -48,6 +48,9 @@ pub fn bytes_out(f: &TcpFlow, c: &TcpCounts) -> u64 {
     let mut n = sent(c);
     if f.flow.flags & FLOW_MID_STREAM != 0 {
         n = n.wrapping_sub(sent(&f.mid[0]));
+        if after(f.sent_end, c.snd_nxt) {
+            n = n.wrapping_add(f.sent_end.wrapping_sub(c.snd_nxt) as u64);
+        }
     } else if f.flow.direction == DIRECTION_EGRESS && f.hints & TCP_SYN_SENT != 0 && n > 0 {
         n -= 1;
     }
@@ -69,6 +72,9 @@ pub fn bytes_in(f: &TcpFlow, c: &TcpCounts) -> u64 {
     let mut n = c.received;
     if f.flow.flags & FLOW_MID_STREAM != 0 {
         n = n.wrapping_sub(f.mid[0].received);
+        if after(f.arrived_end, c.rcv_nxt) {
+            n = n.wrapping_add(f.arrived_end.wrapping_sub(c.rcv_nxt) as u64);
+        }
     }
     if fin_taken(f, c) && n > 0 {
         n -= 1;

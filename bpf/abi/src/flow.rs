@@ -237,6 +237,10 @@ pub struct TcpFlow {
     pub pad: [u8; 5],
     /// Counters at the first and at the latest packet of a flow that began before the attachment.
     pub mid: [TcpCounts; 2],
+    /// End of the last segment that left of such a flow; the socket's own count moves after the program.
+    pub sent_end: u32,
+    /// End of the last segment that arrived.
+    pub arrived_end: u32,
 }
 
 /// Byte counters of the kernel's TCP socket.

@@ -70,8 +70,11 @@ fn a_flow_older_than_the_attachment_counts_from_its_first_packet() {
     let mut f = flow(TCP_ESTABLISHED);
     f.flow.flags = FLOW_MID_STREAM;
     f.mid[0] = counts(100, 50);
+    (f.sent_end, f.arrived_end) = (1000, 500);
     let c = counts(150, 70);
     assert_eq!((bytes_out(&f, &c), bytes_in(&f, &c)), (50, 20));
+    (f.sent_end, f.arrived_end) = (1003, 504);
+    assert_eq!((bytes_out(&f, &c), bytes_in(&f, &c)), (53, 24));
 }
 
 #[test]
