@@ -133,6 +133,18 @@ fn judge_connect(cfg: &SlotConfig, w: &mut Work, sk: *mut c_void) -> i32 {
     deny(cfg, w, &Decision::refusal(reason::NO_STATE))
 }
 
+/// A live flow to a peer that a newer policy denies ends here: its packets will not come by any more.
+#[inline(always)]
+fn end_denied(cfg: &SlotConfig, w: &mut Work, sk: *mut c_void, d: &Decision, now: u64) {
+    let st = dgram::storage(sk, false);
+    if !st.is_null() && dgram::cut(st, w) {
+        w.tail.cut_rule = d.rule;
+        w.tail.cut_policy = cfg.policy;
+        w.tail.end = now;
+        emit::end(&w.evicted, &w.tail);
+    }
+}
+
 #[inline(always)]
 fn judge_sendmsg(cfg: &SlotConfig, w: &mut Work, sk: *mut c_void) -> i32 {
     if cfg.slot == 0 {
@@ -144,7 +156,9 @@ fn judge_sendmsg(cfg: &SlotConfig, w: &mut Work, sk: *mut c_void) -> i32 {
         return 1;
     }
     if j.denied() {
-        return deny(cfg, w, &j.decision());
+        let d = j.decision();
+        end_denied(cfg, w, sk, &d, now);
+        return deny(cfg, w, &d);
     }
     work::fill(w, cfg, &j.decision(), now);
     let st = dgram::storage(sk, true);

@@ -106,9 +106,8 @@ pub fn close_reason(f: &TcpFlow, c: &TcpCounts, old_state: u32, error: u32) -> u
         return match error {
             _ if h & TCP_SYN_SENT == 0 => close::UNREACHABLE,
             ECONNREFUSED => close::REFUSED,
-            ETIMEDOUT => close::TIMEOUT,
             // Without an error it is the application that gave up waiting.
-            0 => close::TIMEOUT,
+            ETIMEDOUT | 0 => close::TIMEOUT,
             _ => close::UNREACHABLE,
         };
     }

@@ -255,13 +255,22 @@ impl Found {
         unfinished || (empty && self.pins.live().is_ok_and(|flows| flows.is_empty()))
     }
 
-    /// Detaches the programs and removes every pin and the cgroups.
+    /// Detaches the programs and removes every pin and the cgroups. A cgroup in which processes go on
+    /// living without a firewall stays theirs.
     pub fn remove(&self) -> Result<(), InstanceError> {
         let cgroups = self.cgroups().unwrap_or_default();
         remove_pins(self.pins.dir())?;
+        let empty = |c: &&Cgroup| !c.populated().unwrap_or(false);
         cgroups
             .iter()
+            .filter(empty)
             .try_for_each(|c| c.remove().map_err(Into::into))
+    }
+
+    /// Whether it is there as a whole: neither still in the making nor already going.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.pins.dir().join(abi::programs::ITER_DGRAM).exists()
     }
 }
 

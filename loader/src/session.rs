@@ -2,7 +2,7 @@
 //! the books, and says what is missing.
 
 use crate::{
-    kernel::{Drain, KernelError, Learned, Pins, Rings},
+    kernel::{KernelError, Learned, Pins, Rings},
     record::{Context, Lookup, Record},
     render::summary::Summary,
     sink::Sink,
@@ -91,7 +91,6 @@ pub struct Session {
     index: u32,
     /// Slot.
     slot: u32,
-    drain: Drain,
     recorded: [u64; VERDICTS],
     /// Entries of a ring that were no records.
     pub malformed: u64,
@@ -140,7 +139,6 @@ impl Session {
             context,
             index,
             slot,
-            drain: Drain::default(),
             recorded: [0; VERDICTS],
             malformed: 0,
             cleaned: boot_now(),
@@ -156,33 +154,20 @@ impl Session {
     /// Reads everything there is. Returns how many records there were.
     pub fn pump(&mut self, sink: &mut Sink, summary: &mut Summary) -> Result<usize, KernelError> {
         self.context.wall_offset = wall_offset();
-        self.drain.events.clear();
-        self.drain.malformed = 0;
-        self.rings.drain(&mut self.drain);
-        self.malformed += self.drain.malformed;
-        let mut events = std::mem::take(&mut self.drain.events);
-        // The rings are read one after the other; people read by time.
-        events.sort_by_key(|e| e.tail.end);
-        for event in &events {
-            self.count(event.flow.verdict, 1);
-            let record = self.context.ended(event, &mut self.names);
-            deliver(&record, sink, summary);
-        }
-        let mut n = events.len();
-        self.drain.events = events;
+        let mut n = 0;
+        let (context, names, recorded) = (&self.context, &mut self.names, &mut self.recorded);
+        self.malformed += self.rings.drain(|event| {
+            n += 1;
+            count(recorded, event.flow.verdict, 1);
+            deliver(&context.ended(event, names), sink, summary);
+        });
         for (key, row) in self.rings.folds()? {
-            self.count(key.verdict, row.count);
+            count(&mut self.recorded, key.verdict, row.count);
             let record = self.context.folded(&key, &row, &mut self.names);
             deliver(&record, sink, summary);
             n += 1;
         }
         Ok(n)
-    }
-
-    fn count(&mut self, verdict: u8, n: u64) {
-        if let Some(c) = self.recorded.get_mut(usize::from(verdict)) {
-            *c += n;
-        }
     }
 
     /// Remembers the names of a policy's rules before a later policy removes them.
@@ -260,6 +245,12 @@ fn expired(all: Learned, slot: u32, limit: u64, held: &HashSet<u64>) -> Learned 
         .filter(|(k, n)| k.slot == slot && n.expires < limit && !held.contains(&k.hash))
         .collect();
     Learned { names, addrs }
+}
+
+fn count(recorded: &mut [u64; VERDICTS], verdict: u8, n: u64) {
+    if let Some(c) = recorded.get_mut(usize::from(verdict)) {
+        *c += n;
+    }
 }
 
 fn deliver(record: &Record, sink: &mut Sink, summary: &mut Summary) {

@@ -63,7 +63,7 @@ impl Sink {
             let written = json.and_then(|mut text| {
                 text.push('\n');
                 match &mut self.file {
-                    Some((_, f)) => f.write_all(text.as_bytes()),
+                    Some((_, f)) => append(f, text.as_bytes()),
                     None => Ok(()),
                 }
             });
@@ -92,6 +92,15 @@ impl Sink {
             );
         }
     }
+}
+
+/// Writes a line whole or not at all: a half one would be glued to the next.
+fn append(file: &mut File, line: &[u8]) -> io::Result<()> {
+    let before = file.metadata()?.len();
+    file.write_all(line).inspect_err(|_| {
+        // What cannot be taken back stays; the error is reported all the same.
+        let _ = file.set_len(before);
+    })
 }
 
 fn open(path: &Path, owner: Option<(u32, u32)>) -> Result<(PathBuf, File), SinkError> {

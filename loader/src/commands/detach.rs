@@ -4,7 +4,7 @@ use super::{CommandError, FAILED, in_use, need_root, report};
 use crate::{
     cli::DetachArgs,
     instance::{Found, Root},
-    kernel::{Drain, Rings},
+    kernel::Rings,
     record::verdict,
     render::units,
 };
@@ -55,14 +55,12 @@ pub(super) fn unreported(found: &Found) -> String {
         // What cannot be ended is still removed with its socket.
         let _ = rings.end_flows(info.slot, close::DETACHED);
     }
-    let mut drain = Drain::default();
-    rings.drain(&mut drain);
     let mut counts = [0u64; VERDICTS];
-    for e in &drain.events {
+    rings.drain(|e| {
         if let Some(c) = counts.get_mut(usize::from(e.flow.verdict)) {
             *c += 1;
         }
-    }
+    });
     for (key, row) in rings.folds().unwrap_or_default() {
         if let Some(c) = counts.get_mut(usize::from(key.verdict)) {
             *c += row.count;

@@ -34,8 +34,13 @@ pub(super) fn dump(root: &Root, args: &DumpArgs) -> Result<u8, CommandError> {
         None => root.list()?,
     };
     let mut slots = Vec::new();
-    for instance in found {
-        slots.extend(open(&instance)?);
+    for instance in found.iter().filter(|f| f.is_whole()) {
+        match open(instance) {
+            Ok(more) => slots.extend(more),
+            // It went while it was looked at.
+            Err(_) if !instance.is_whole() => {}
+            Err(e) => return Err(e),
+        }
     }
     let rows = if args.what.policy {
         policy(&slots)?
@@ -171,7 +176,11 @@ fn overview(slots: &[Slot], as_json: bool) -> Result<Rows, CommandError> {
     for s in slots {
         let [agent, project] = s.who();
         let ended = |v: u8| json!(s.books.ended[usize::from(v)]);
-        let live = s.live()?;
+        let live = match s.live() {
+            Ok(live) => live,
+            Err(_) if !s.instance.is_whole() => continue,
+            Err(e) => return Err(e),
+        };
         let ended_all: u64 = s.books.ended.iter().sum();
         rows.push(vec![
             json!(s.instance.id),

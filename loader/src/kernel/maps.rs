@@ -26,6 +26,11 @@ type AddrData = [u8; size_of::<AddrKey>() - 4];
 type NameData = [u8; size_of::<NameKey>() - 4];
 type PairData = [u32; 2];
 
+/// Policies whose rules can still be named after later ones have taken their place.
+const POLICIES_NAMED: u32 = 16;
+/// Above this many texts only the latest policy that went keeps its own.
+const TEXTS_KEPT_BELOW: usize = MAX_POLICY_ENTRIES as usize / 8;
+
 /// The pins of one instance.
 #[derive(Clone, Debug)]
 pub struct Pins {
@@ -291,8 +296,8 @@ impl PolicyMaps {
     }
 
     /// Removes every entry of a policy that no slot names any more. Waits for a grace period first,
-    /// so that no program run is left that could still look at it. Its rules as text stay until the next
-    /// time: flows that it allowed are still alive and name them.
+    /// so that no program run is left that could still look at it. Its rules as text stay for a
+    /// while: flows that it allowed are still alive and name them.
     pub fn erase(&mut self, policy: u32) -> Result<(), KernelError> {
         sys::grace_period().map_err(|source| KernelError::Call {
             what: "cannot wait for running programs",
@@ -304,7 +309,15 @@ impl PolicyMaps {
         purge(&mut self.chain, maps::POLICY_CHAIN, |k| {
             k.data()[0] == policy
         })?;
-        purge(&mut self.text, maps::POLICY_TEXT, |k| k.data()[0] < policy)
+        let keys = self.text.keys().filter(Result::is_ok).count();
+        let kept = if keys > TEXTS_KEPT_BELOW {
+            0
+        } else {
+            POLICIES_NAMED
+        };
+        purge(&mut self.text, maps::POLICY_TEXT, |k| {
+            k.data()[0].saturating_add(kept) < policy
+        })
     }
 
     /// The rules of a policy as text, in order.

@@ -13,7 +13,7 @@ pub use btf::{BtfError, VMLINUX};
 pub use mapped::Books;
 pub use maps::{Learned, Pins, PolicyMaps};
 pub use object::{Attached, Engine, Sizes};
-pub use rings::{Drain, Rings};
+pub use rings::Rings;
 
 use std::{io, path::PathBuf};
 

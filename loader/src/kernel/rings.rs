@@ -6,15 +6,6 @@ use aya::maps::{Map, MapData, RingBuf};
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 use zerocopy::FromBytes as _;
 
-/// What one drain found.
-#[derive(Debug, Default)]
-pub struct Drain {
-    /// Records, in the order of each ring.
-    pub events: Vec<FlowEvent>,
-    /// Entries of a ring that were not a record: counted, reported, passed over.
-    pub malformed: u64,
-}
-
 /// The reading end of an instance.
 pub struct Rings {
     allowed: RingBuf<MapData>,
@@ -63,16 +54,20 @@ impl Rings {
         [fd(&self.allowed), fd(&self.denied)]
     }
 
-    /// Reads both rings until they are empty. The one for denied and bypassed flows comes first.
-    pub fn drain(&mut self, into: &mut Drain) {
+    /// Hands every record of both rings to `each`, the ring for denied and bypassed flows first. A record
+    /// leaves its ring only when `each` is done with it, so a loader that dies leaves the rest behind.
+    /// Returns how many entries were no records: they are passed over.
+    pub fn drain(&mut self, mut each: impl FnMut(&FlowEvent)) -> u64 {
+        let mut malformed = 0;
         for ring in [&mut self.denied, &mut self.allowed] {
             while let Some(item) = ring.next() {
                 match FlowEvent::read_from_bytes(&item) {
-                    Ok(event) => into.events.push(event),
-                    Err(_) => into.malformed += 1,
+                    Ok(event) => each(&event),
+                    Err(_) => malformed += 1,
                 }
             }
         }
+        malformed
     }
 
     /// Takes the folded rows, if there are any: starts a new epoch, waits until no program can write

@@ -4,10 +4,15 @@
 //! Every test runs in a process of its own (cargo-nextest), so it may change namespace. Nothing here
 //! sleeps: it waits for a condition, with a limit.
 
+pub mod agent;
+pub mod check;
 pub mod dns;
 pub mod net;
+pub mod peer;
 pub mod run;
+pub mod server;
 pub mod sniff;
+pub mod talk;
 
 use std::{
     path::PathBuf,
@@ -18,13 +23,24 @@ use std::{
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Waits until `probe` finds something; panics with what was waited for after [`PATIENCE`].
-pub fn eventually<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
+#[track_caller]
+pub fn eventually<T>(what: &str, probe: impl FnMut() -> Option<T>) -> T {
+    eventually_within(PATIENCE, what, probe)
+}
+
+/// Waits until `probe` finds something; panics with what was waited for when it takes longer.
+#[track_caller]
+pub fn eventually_within<T>(
+    patience: Duration,
+    what: &str,
+    mut probe: impl FnMut() -> Option<T>,
+) -> T {
+    let deadline = Instant::now() + patience;
     loop {
         if let Some(found) = probe() {
             return found;
         }
-        assert!(Instant::now() < deadline, "waited {PATIENCE:?} for {what}");
+        assert!(Instant::now() < deadline, "waited {patience:?} for {what}");
         nix::poll::poll(&mut [], 5u16).ok();
     }
 }

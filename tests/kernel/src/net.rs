@@ -2,7 +2,7 @@
 //! the test process and nothing leaves the machine.
 
 use nix::sched::{CloneFlags, unshare};
-use std::process::Command;
+use std::{process::Command, sync::mpsc, thread};
 
 /// Addresses on the namespace's loopback besides 127.0.0.1 and ::1.
 pub const ADDRESSES: [&str; 8] = [
@@ -43,4 +43,58 @@ pub fn ip(args: &[&str]) {
         "ip {args:?}: {}",
         String::from_utf8_lossy(&out.stderr)
     );
+}
+
+/// An address behind a link that swallows every packet.
+pub const BLACK_HOLE: &str = "198.51.100.200";
+
+/// Makes the way to [`BLACK_HOLE`].
+pub fn black_hole() {
+    ip(&["link", "add", "bh0", "type", "veth", "peer", "name", "bh1"]);
+    ip(&["link", "set", "bh0", "up"]);
+    ip(&["link", "set", "bh1", "up"]);
+    ip(&["route", "add", BLACK_HOLE, "dev", "bh0"]);
+    let nobody = "02:00:00:00:00:99";
+    ip(&[
+        "neigh",
+        "add",
+        BLACK_HOLE,
+        "lladdr",
+        nobody,
+        "dev",
+        "bh0",
+        "nud",
+        "permanent",
+    ]);
+}
+
+/// Our address on the link to a [`neighbour`].
+pub const HERE: &str = "198.18.0.1";
+/// The neighbour's.
+pub const THERE: &str = "198.18.0.2";
+
+/// Runs something on another machine, as far as packets can tell: in a namespace at the other end of
+/// a link. Once a test.
+pub fn neighbour<T: Send>(talk: impl FnOnce() -> T + Send) -> T {
+    let (say, hear) = mpsc::channel();
+    let (go, ready) = mpsc::channel();
+    thread::scope(|scope| {
+        let far = scope.spawn(move || {
+            unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace of its own");
+            say.send(nix::unistd::gettid()).expect("the test waits");
+            ready.recv().expect("a link");
+            ip(&["addr", "add", &format!("{THERE}/24"), "dev", "there"]);
+            ip(&["link", "set", "there", "up"]);
+            talk()
+        });
+        let thread = hear.recv().expect("the neighbour lives").to_string();
+        ip(&[
+            "link", "add", "here", "type", "veth", "peer", "name", "there",
+        ]);
+        ip(&["link", "set", "there", "netns", &thread]);
+        ip(&["addr", "add", &format!("{HERE}/24"), "dev", "here"]);
+        ip(&["link", "set", "here", "up"]);
+        go.send(()).expect("the neighbour waits");
+        far.join().expect("the neighbour ends well")
+    })
 }

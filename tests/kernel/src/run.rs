@@ -1,10 +1,15 @@
 //! `ebpf-manager run` as a user runs it, and what came of it.
 
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use serde_json::Value;
 use std::{
     fs,
-    path::PathBuf,
-    process::{Child, Command, Output, Stdio},
+    io::{BufRead as _, BufReader, Write as _},
+    path::{Path, PathBuf},
+    process::{Child, ChildStdout, Command, Output, Stdio},
     sync::atomic::{AtomicU32, Ordering},
 };
 use tempfile::TempDir;
@@ -139,7 +144,13 @@ impl Bench {
     }
 
     /// `dump … --json` as objects.
+    #[track_caller]
     pub fn dump(&self, args: &[&str]) -> Vec<Value> {
+        self.try_dump(args).unwrap_or_else(|e| panic!("dump: {e}"))
+    }
+
+    /// `dump … --json` as objects, or what it says on stderr when it fails.
+    pub fn try_dump(&self, args: &[&str]) -> Result<Vec<Value>, String> {
         let out = self
             .manager()
             .arg("dump")
@@ -147,16 +158,53 @@ impl Bench {
             .args(args)
             .output()
             .expect("dump starts");
-        assert!(
-            out.status.success(),
-            "dump: {}",
-            String::from_utf8_lossy(&out.stderr)
-        );
-        String::from_utf8_lossy(&out.stdout)
+        if !out.status.success() {
+            return Err(String::from_utf8_lossy(&out.stderr).into_owned());
+        }
+        Ok(String::from_utf8_lossy(&out.stdout)
             .lines()
             .map(|l| serde_json::from_str(l).expect("dump --json is one object a line"))
-            .collect()
+            .collect())
     }
+}
+
+impl Bench {
+    /// Asserts that nothing is pinned but the counter of slot numbers, and that the cgroups of these
+    /// loaders are gone.
+    #[track_caller]
+    pub fn nothing_left(&self, loaders: &[u32]) {
+        assert!(self.dump(&[]).is_empty(), "something is attached");
+        let entries = |dir: &Path| fs::read_dir(dir).into_iter().flatten().flatten();
+        let pins: Vec<_> = entries(&self.pins)
+            .flat_map(|version| entries(&version.path()))
+            .map(|e| e.file_name())
+            .filter(|n| n != "next_slot")
+            .collect();
+        assert!(pins.is_empty(), "{pins:?}");
+        for pid in loaders {
+            let cgroup = crate::cgroup_root().join(format!("clawker/run-{pid}"));
+            assert!(!cgroup.exists(), "{}", cgroup.display());
+        }
+    }
+}
+
+/// The next line that a command says, without its end; empty when there is none.
+#[must_use]
+pub fn line(said: &mut BufReader<ChildStdout>) -> String {
+    let mut text = String::new();
+    said.read_line(&mut text).expect("the command writes text");
+    text.trim_end().to_owned()
+}
+
+/// Gives a command that waits for a line an empty one.
+pub fn tell(child: &mut Child) {
+    let input = child.stdin.as_mut().expect("standard input is piped");
+    input.write_all(b"\n").expect("the command reads");
+}
+
+/// Sends a signal.
+pub fn signal(child: &Child, signal: Signal) {
+    kill(Pid::from_raw(child.id() as i32), signal).expect("the process is ours");
 }
 
 impl Default for Bench {
