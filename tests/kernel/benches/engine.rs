@@ -236,7 +236,7 @@ fn programs(world: &World) {
         (after.0 - before.0) as f64 / (after.1 - before.1).max(1) as f64
     };
     let connect = cost("connect4", &mut || {
-        (0..5000).for_each(|_| connect_once(&to))
+        (0..5000).for_each(|_| connect_once(&to));
     });
     row(
         "connect4, allowed",

@@ -191,17 +191,17 @@ fn an_answer_from_another_address_teaches_nothing() {
     let place = Place::open("203.0.113.9:443");
     let out = bench.agent(
         POLICY,
-        "ask('api.example'); print(tcp('203.0.113.9', 443))\n",
+        "try: ask('api.example')\nexcept AssertionError: pass\nprint(tcp('203.0.113.9', 443))\n",
     );
     assert_eq!(out.stdout.trim(), "EPERM");
     fields(
         out.only(&[("dst_port", json!(443))]),
         &json!({"verdict": "DENIED", "reason": "default", "dst_host": null}),
     );
-    // It did arrive, as what it is.
+    // Over loopback it may have been made up inside, and is judged like a word with a stranger.
     fields(
         out.only(&[("src_ip", json!("192.0.2.2"))]),
-        &json!({"direction": "ingress", "verdict": "ALLOWED", "reason": "inbound"}),
+        &json!({"direction": "ingress", "verdict": "DENIED", "reason": "resolver"}),
     );
     assert_eq!(place.calls(), 0);
 }

@@ -186,8 +186,13 @@ fn rewrite(rules: &str) {
         .stdin(Stdio::piped())
         .spawn()
         .expect("nftables is installed");
-    std::io::Write::write_all(&mut nft.stdin.take().unwrap(), script.as_bytes()).unwrap();
-    assert!(nft.wait().unwrap().success(), "nft refused {script}");
+    let mut input = nft.stdin.take().expect("it was piped");
+    std::io::Write::write_all(&mut input, script.as_bytes()).expect("nft reads");
+    drop(input);
+    assert!(
+        nft.wait().expect("nft ends").success(),
+        "nft refused {script}"
+    );
 }
 
 #[test]
