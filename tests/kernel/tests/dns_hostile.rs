@@ -69,7 +69,7 @@ fn loops_lies_and_lengths_past_the_end_teach_nothing() {
             m[6..8].fill(0x20);
             while m.len() < 9000 {
                 let here = 0xc000 | m.len() as u16;
-                m.extend((here & 0xffff).to_be_bytes());
+                m.extend(here.to_be_bytes());
                 m.extend([0, 16, 0, 1, 0, 0, 0, 1, 0, 0]);
             }
             m
