@@ -4,7 +4,7 @@
 //! every address of a name to sort them, and send nothing.
 
 use crate::{
-    dgram, emit, judge,
+    dgram, dgram_end, emit, judge,
     maps::{Peer, Work},
     slot, tcp_flow, work,
 };
@@ -137,7 +137,7 @@ fn judge_connect(cfg: &SlotConfig, w: &mut Work, sk: *mut c_void) -> i32 {
 #[inline(always)]
 fn end_denied(cfg: &SlotConfig, w: &mut Work, sk: *mut c_void, d: &Decision, now: u64) {
     let st = dgram::storage(sk, false);
-    if !st.is_null() && dgram::cut(st, w) {
+    if !st.is_null() && dgram_end::cut(st, w) {
         w.tail.cut_rule = d.rule;
         w.tail.cut_policy = cfg.policy;
         w.tail.end = now;

@@ -2,13 +2,13 @@
 //! senders on several CPUs and the receive path meet in it. No helper is called under the lock.
 
 use crate::{
-    emit,
+    dgram_end, emit,
     maps::{DGRAM_FLOWS, DgramFlows, Peer, Work},
     slot,
 };
 use abi::{
     DGRAM_PEERS, DIRECTION_EGRESS, DgramPeer, FLOW_HAS_SRC, FLOW_SETTLED, Flow, Ip, PEER_FREE,
-    PEER_OPEN, PEER_QUIET, PEER_TRIED, SlotConfig, Tail, VERDICT_BYPASSED, close,
+    PEER_OPEN, PEER_QUIET, PEER_TRIED, SlotConfig, VERDICT_BYPASSED, close,
 };
 use aya_ebpf::helpers::generated::{bpf_sk_storage_get, bpf_spin_lock, bpf_spin_unlock};
 use bpf::{addr, decide};
@@ -57,7 +57,7 @@ impl Add {
 
 /// Whether an entry is about this peer. Of an accepted flow the peer is the source.
 #[inline(always)]
-fn is_about(p: &DgramPeer, peer: &Peer) -> bool {
+pub(crate) fn is_about(p: &DgramPeer, peer: &Peer) -> bool {
     if p.state == PEER_FREE || p.flow.proto != peer.proto {
         return false;
     }
@@ -104,7 +104,7 @@ pub(crate) fn aim(sk: *mut c_void, w: &mut Work) -> bool {
     if st.is_null() {
         return false;
     }
-    end_all(st, close::REPLACED, &mut w.evicted, &mut w.tail);
+    dgram_end::end_all(st, close::REPLACED, &mut w.evicted, &mut w.tail);
     let mut add = MaybeUninit::uninit();
     place(st, w, PEER_QUIET, Add::nothing(w.flow.start, &mut add));
     true
@@ -262,7 +262,7 @@ pub(crate) fn place(st: *mut DgramFlows, w: &mut Work, state: u32, add: &Add) ->
         } else {
             if p.state == PEER_OPEN || (p.state == PEER_TRIED && !is_about(p, &w.target)) {
                 slot::copy(&mut w.evicted, &p.flow);
-                copy_counts(&mut w.tail, p);
+                dgram_end::copy_counts(&mut w.tail, p);
                 evicted = p.state;
             }
             slot::copy(&mut p.flow, &w.flow);
@@ -314,107 +314,6 @@ fn choose(peers: &[DgramPeer; DGRAM_PEERS], peer: &Peer) -> usize {
         i = slot::next(i);
     }
     best
-}
-
-#[inline(always)]
-fn copy_counts(t: &mut Tail, p: &DgramPeer) {
-    t.end = p.last;
-    t.bytes_in = p.bytes_in;
-    t.bytes_out = p.bytes_out;
-    t.packets_in = p.packets_in;
-    t.packets_out = p.packets_out;
-    t.rtt_us = 0;
-    t.retransmits = 0;
-    t.cut_rule = abi::NO_RULE;
-    t.cut_policy = 0;
-}
-
-/// Cuts the live flow to the target of the work buffer. Returns whether there was one, then to be
-/// found in `w.evicted` and `w.tail`.
-#[inline(always)]
-pub(crate) fn cut(st: *mut DgramFlows, w: &mut Work) -> bool {
-    let mut found = false;
-    // SAFETY: as in `count`.
-    unsafe {
-        bpf_spin_lock(&raw mut (*st).lock);
-        let mut i = 0;
-        while i < DGRAM_PEERS {
-            let p = &mut (*st).peers[i];
-            if p.state == PEER_OPEN && is_about(p, &w.target) {
-                slot::copy(&mut w.evicted, &p.flow);
-                copy_counts(&mut w.tail, p);
-                p.state = PEER_QUIET;
-                found = true;
-                break;
-            }
-            i = slot::next(i);
-        }
-        bpf_spin_unlock(&raw mut (*st).lock);
-    }
-    w.tail.close = close::POLICY as u64;
-    found
-}
-
-/// Copies one live entry; ends it, leaving it quiet, if it has been idle since `before`. Returns
-/// [`TAKEN`], [`TAKEN_TRIED`], [`LIVE`] or [`GONE`].
-#[inline(always)]
-pub(crate) fn take(st: *mut DgramFlows, i: usize, before: u64, f: &mut Flow, t: &mut Tail) -> u32 {
-    let mut result = GONE;
-    // SAFETY: as in `count`.
-    unsafe {
-        bpf_spin_lock(&raw mut (*st).lock);
-        let p = &mut (*st).peers[i & (DGRAM_PEERS - 1)];
-        let tried = p.state == PEER_TRIED;
-        if tried || p.state == PEER_OPEN {
-            slot::copy(f, &p.flow);
-            copy_counts(t, p);
-            result = if tried { GONE } else { LIVE };
-            if p.last <= before {
-                p.state = PEER_QUIET;
-                result = if tried { TAKEN_TRIED } else { TAKEN };
-            }
-        }
-        bpf_spin_unlock(&raw mut (*st).lock);
-    }
-    result
-}
-
-/// Result of [`take`]: no live flow.
-pub(crate) const GONE: u32 = 0;
-/// A live flow that stays.
-pub(crate) const LIVE: u32 = 1;
-/// The flow was ended.
-pub(crate) const TAKEN: u32 = 2;
-/// An attempt was ended of which nothing came.
-pub(crate) const TAKEN_TRIED: u32 = 3;
-
-/// Ends every live flow of a socket, with `f` and `t` to work in.
-#[inline(never)]
-pub(crate) fn end_all(st: *mut DgramFlows, why: u8, f: &mut Flow, t: &mut Tail) -> i32 {
-    if st.is_null() {
-        return 0;
-    }
-    let now = slot::now();
-    let mut i = 0;
-    while i < DGRAM_PEERS {
-        t.close = why as u64;
-        finish(take(st, i, u64::MAX, f, t), f, t, now);
-        i = slot::next(i);
-    }
-    0
-}
-
-/// Hands out the record of what [`take`] took.
-#[inline(always)]
-pub(crate) fn finish(taken: u32, f: &Flow, t: &mut Tail, end: u64) {
-    if taken == TAKEN_TRIED {
-        emit::opened(f.index);
-        t.close = close::UNREACHABLE as u64;
-    }
-    if taken == TAKEN_TRIED || taken == TAKEN {
-        t.end = end;
-        emit::end(f, t);
-    }
 }
 
 /// Whether the live flow to a peer was opened by us.

@@ -2,7 +2,7 @@
 //! that have gone idle, and ends all flows of a slot when the loader says so.
 
 use crate::{
-    dgram,
+    dgram, dgram_end,
     maps::DgramFlows,
     slot::{self, control},
     tcp_flow,
@@ -10,13 +10,21 @@ use crate::{
 use abi::{
     DGRAM_PEERS, FLOW_MID_STREAM, Flow, PEER_OPEN, PEER_TRIED, Tail, TcpCounts, TcpFlow, close,
 };
-use aya_ebpf::{Global, helpers::generated::bpf_seq_write};
+use aya_ebpf::{
+    Global,
+    helpers::generated::{bpf_get_socket_cookie, bpf_seq_write},
+};
+use bpf::tcp;
 use core::{ffi::c_void, mem::MaybeUninit};
 
 /// Offsets of the fields of `struct tcp_sock`, in the order of [`TcpCounts`]; the loader reads them
 /// from the kernel's BTF. Helpers that read TCP counters do not exist for iterators.
 #[unsafe(no_mangle)]
 static TCP_OFFSETS: Global<[u32; 9]> = Global::new([0; 9]);
+
+/// Offset of `skc_state` in `struct sock`; the loader reads it from the kernel's BTF.
+#[unsafe(no_mangle)]
+static SK_STATE_OFFSET: Global<u32> = Global::new(0);
 
 #[repr(C)]
 pub(crate) struct Meta {
@@ -46,6 +54,15 @@ pub(crate) fn iter_tcp(row: *mut Row<TcpFlow>) -> i32 {
         return 0;
     };
     if st.live == 0 {
+        if st.cut != 0 && connected(sk) {
+            let mut t = MaybeUninit::uninit();
+            write(
+                seq,
+                &st.flow,
+                slot::tail(&mut t, close::POLICY, 0),
+                cookie(sk),
+            );
+        }
         return 0;
     }
     let c = if st.flow.flags & FLOW_MID_STREAM != 0 {
@@ -58,7 +75,7 @@ pub(crate) fn iter_tcp(row: *mut Row<TcpFlow>) -> i32 {
     let t = slot::tail(&mut t, why, slot::now());
     if why == close::LIVE {
         tcp_flow::fill(t, st, &c);
-        write(seq, &st.flow, t);
+        write(seq, &st.flow, t, cookie(sk));
     } else if slot::swap(&raw mut st.live, 0) == 1 {
         st.cut = 1;
         tcp_flow::end(st, &c, t);
@@ -110,16 +127,16 @@ fn visit(st: *mut DgramFlows, i: usize, seq: *mut c_void) {
     let f = unsafe { &mut *f.as_mut_ptr() };
     let mut t = MaybeUninit::uninit();
     let t = slot::tail(&mut t, why, now);
-    let taken = dgram::take(st, i, before, f, t);
-    if taken == dgram::LIVE {
+    let taken = dgram_end::take(st, i, before, f, t);
+    if taken == dgram_end::LIVE {
         t.close = close::LIVE as u64;
         t.end = now;
-        write(seq, f, t);
+        write(seq, f, t, 0);
         return;
     }
     // An idle flow ended with its last packet.
     let end = if forced == close::LIVE { t.end } else { now };
-    dgram::finish(taken, f, t, end);
+    dgram_end::finish(taken, f, t, end);
 }
 
 /// The close reason that the loader wants for this slot's flows.
@@ -131,10 +148,23 @@ fn ending(slot: u32) -> u8 {
     }
 }
 
-/// Writes an [`abi::LiveFlow`] in its two parts. A full buffer makes the kernel
+/// Whether a socket has a connection, or is making one.
+#[inline(always)]
+fn connected(sk: *mut c_void) -> bool {
+    let state = slot::kernel_field::<u8>(sk, SK_STATE_OFFSET.load()) as u32;
+    state != tcp::state::CLOSE && state != tcp::state::LISTEN
+}
+
+#[inline(always)]
+fn cookie(sk: *mut c_void) -> u64 {
+    // SAFETY: the socket of the row.
+    unsafe { bpf_get_socket_cookie(sk) }
+}
+
+/// Writes an [`abi::LiveFlow`] in its parts. A full buffer makes the kernel
 /// drop what this run wrote and call again with the same row.
 #[inline(always)]
-fn write(seq: *mut c_void, f: &Flow, t: &Tail) {
+fn write(seq: *mut c_void, f: &Flow, t: &Tail, mut cookie: u64) {
     let (flow, tail) = (
         core::ptr::from_ref(f).cast_mut().cast(),
         core::ptr::from_ref(t).cast_mut().cast(),
@@ -143,6 +173,11 @@ fn write(seq: *mut c_void, f: &Flow, t: &Tail) {
     unsafe {
         bpf_seq_write(seq.cast(), flow, size_of::<Flow>() as u32);
         bpf_seq_write(seq.cast(), tail, size_of::<Tail>() as u32);
+        bpf_seq_write(
+            seq.cast(),
+            (&raw mut cookie).cast(),
+            size_of::<u64>() as u32,
+        );
     }
 }
 

@@ -18,6 +18,7 @@
 mod connect;
 mod create;
 mod dgram;
+mod dgram_end;
 mod emit;
 mod iter;
 mod judge;

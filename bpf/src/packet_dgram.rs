@@ -2,7 +2,7 @@
 
 use crate::{
     dgram::{self, Add},
-    emit, judge,
+    dgram_end, emit, judge,
     maps::Work,
     packet::{self, Packet},
     query, slot, work,
@@ -118,7 +118,7 @@ fn settle(cfg: &SlotConfig, skb: *mut __sk_buff, w: &mut Work, add: &Add, d: &De
         dgram::confirm(st, &w.target, cfg.generation, add);
         return 1;
     }
-    if dgram::cut(st, w) {
+    if dgram_end::cut(st, w) {
         w.tail.cut_rule = d.rule;
         w.tail.cut_policy = cfg.policy;
         w.tail.end = add.now;

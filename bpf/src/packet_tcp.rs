@@ -140,7 +140,7 @@ fn cut(cfg: &SlotConfig, skb: *mut __sk_buff, st: &mut TcpFlow, rule: u32, now: 
     t.cut_policy = cfg.policy;
     // The copies in the storage are free: only flows older than the attachment need the second.
     if packet::counts(skb, &mut st.mid[1]) {
-        tcp_flow::fill_own(t, st);
+        tcp_flow::fill(t, st, &st.mid[1]);
     }
     emit::end(&st.flow, t);
 }
@@ -180,7 +180,7 @@ fn stateless(cfg: &SlotConfig, skb: *mut __sk_buff, p: &Packet, inbound: u32) ->
         return 1;
     }
     if packet::socket_state(skb) == tcp::state::LISTEN {
-        return listener(cfg, p, inbound);
+        return listener(cfg, skb, p, inbound);
     }
     let Some(w) = work::claim() else {
         return emit::refused_blindly(cfg);
@@ -192,8 +192,8 @@ fn stateless(cfg: &SlotConfig, skb: *mut __sk_buff, p: &Packet, inbound: u32) ->
 }
 
 /// Handshakes run on the listener's socket and carry no payload of its own.
-#[inline(never)]
-fn listener(cfg: &SlotConfig, p: &Packet, inbound: u32) -> i32 {
+#[inline(always)]
+fn listener(cfg: &SlotConfig, skb: *mut __sk_buff, p: &Packet, inbound: u32) -> i32 {
     if inbound == 0 {
         return if p.payload == 0 {
             1
@@ -204,15 +204,28 @@ fn listener(cfg: &SlotConfig, p: &Packet, inbound: u32) -> i32 {
     if p.wire.tcp_flags & (FLAG_SYN | FLAG_ACK) != FLAG_SYN {
         return 1;
     }
-    let d = decide::ingress(cfg, slot::now());
-    if d.verdict != VERDICT_DENIED {
-        return 1;
-    }
     let Some(w) = work::claim() else {
         return emit::refused_blindly(cfg);
     };
-    packet::deny_in(cfg, p, w, &d);
+    w.target = p.from();
+    let passes = handshake(cfg, skb, p, w);
     work::release(w);
+    passes
+}
+
+/// A connection begins. The answer to a source that was made up here is egress, and its retries come
+/// without a socket of ours to stop them at: it is judged before there is one.
+#[inline(always)]
+fn handshake(cfg: &SlotConfig, skb: *mut __sk_buff, p: &Packet, w: &mut Work) -> i32 {
+    let now = slot::now();
+    let mut d = decide::ingress(cfg, now);
+    if d.verdict != VERDICT_DENIED && packet::from_within(skb, p) {
+        d = judge::egress(cfg, now, w, false).decision();
+    }
+    if d.verdict != VERDICT_DENIED {
+        return 1;
+    }
+    packet::deny_in(cfg, p, w, &d);
     0
 }
 

@@ -1,7 +1,7 @@
 //! TCP flows: opened by `connect*` or when a connection is accepted, ended by the socket's last state
 //! change, with the kernel's own byte counters.
 
-use crate::{dgram, emit, maps::TCP_FLOWS, slot, work};
+use crate::{dgram, dgram_end, emit, maps::TCP_FLOWS, slot, work};
 use abi::{
     DIRECTION_EGRESS, DIRECTION_INGRESS, FLOW_HAS_SRC, FLOW_MID_STREAM, Flow, IPPROTO_TCP, Ip,
     TCP_ESTABLISHED, TCP_SYN_SENT, Tail, TcpCounts, TcpFlow, close,
@@ -83,12 +83,6 @@ pub(crate) fn begin(st: &mut TcpFlow) {
 pub(crate) fn end(st: &TcpFlow, c: &TcpCounts, t: &mut Tail) -> i32 {
     fill(t, st, c);
     emit::end(&st.flow, t)
-}
-
-/// Puts the counters that the packet program noted in the storage into a record.
-#[inline(always)]
-pub(crate) fn fill_own(t: &mut Tail, st: &TcpFlow) {
-    fill(t, st, &st.mid[1]);
 }
 
 /// Puts the kernel's counters into a record.
@@ -272,7 +266,7 @@ pub(crate) fn sock_release(ctx: SockContext) -> i32 {
     let now = slot::now();
     let (mut f, mut t) = (MaybeUninit::uninit(), MaybeUninit::uninit());
     let (f, t) = (slot::zero(&mut f), slot::zero(&mut t));
-    dgram::end_all(dgram::storage(sk, false), close::FIN, f, t);
+    dgram_end::end_all(dgram::storage(sk, false), close::FIN, f, t);
     let Some(st) = storage(sk, false) else {
         return 1;
     };

@@ -129,6 +129,16 @@ impl Cgroup {
         Ok(meta.ino())
     }
 
+    /// The ids of it and of every cgroup below it; those that are gone have none.
+    #[must_use]
+    pub fn ids(&self) -> Vec<u64> {
+        let below = fs::read_dir(&self.path).into_iter().flatten().flatten();
+        let below = below.filter(|e| e.file_type().is_ok_and(|t| t.is_dir()));
+        let mut ids: Vec<u64> = below.flat_map(|e| Self::at(e.path()).ids()).collect();
+        ids.extend(self.id());
+        ids
+    }
+
     /// Whether a process lives in it or below. A cgroup that is gone has none.
     pub fn populated(&self) -> Result<bool, CgroupError> {
         let path = self.path.join("cgroup.events");

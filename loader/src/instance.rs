@@ -52,6 +52,11 @@ pub enum InstanceError {
         /// Those there are.
         instances: Vec<String>,
     },
+    /// Connections that were cut live on where they cannot be destroyed.
+    #[error(
+        "{0} connection(s) that were cut still hold data in another network namespace: the firewall stays on them"
+    )]
+    Resists(usize),
     /// Slot numbers cannot be drawn.
     #[error("cannot draw a slot number: {0}")]
     Slot(io::Error),
@@ -255,6 +260,14 @@ impl Found {
         unfinished || (empty && self.pins.live().is_ok_and(|flows| flows.is_empty()))
     }
 
+    /// See [`let_go`]. An instance without readable pins has let nothing in.
+    pub fn let_go(&self) -> Result<(), InstanceError> {
+        match self.cgroups() {
+            Ok(cgroups) => let_go(&self.pins, &cgroups),
+            Err(_) => Ok(()),
+        }
+    }
+
     /// Detaches the programs and removes every pin and the cgroups. A cgroup in which processes go on
     /// living without a firewall stays theirs.
     pub fn remove(&self) -> Result<(), InstanceError> {
@@ -271,6 +284,16 @@ impl Found {
     #[must_use]
     pub fn is_whole(&self) -> bool {
         self.pins.dir().join(abi::programs::ITER_DGRAM).exists()
+    }
+}
+
+/// Destroys every connection of these cgroups, so that nothing that was cut leaves later. To be called
+/// when no process is left in them and every flow has ended, before the programs are detached.
+pub fn let_go(pins: &Pins, cgroups: &[Cgroup]) -> Result<(), InstanceError> {
+    let ids: Vec<u64> = cgroups.iter().flat_map(Cgroup::ids).collect();
+    match pins.destroy_sockets(&ids)? {
+        0 => Ok(()),
+        n => Err(InstanceError::Resists(n)),
     }
 }
 

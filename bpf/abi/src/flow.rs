@@ -178,14 +178,17 @@ pub struct Tail {
     pub close: u64,
 }
 
-/// A row of the iterators: a live flow.
+/// A row of the iterators: a live flow, or what is left of one that was cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct LiveFlow {
     /// How it began.
     pub flow: Flow,
-    /// How it stands.
+    /// How it stands. `close` is [`close::LIVE`]; of a TCP flow that was cut while its socket still has
+    /// a connection, and so may hold unsent data, it is [`close::POLICY`] and the counters are zero.
     pub tail: Tail,
+    /// Cookie of the TCP socket (`SO_COOKIE`); 0 for datagram sockets.
+    pub cookie: u64,
 }
 
 /// What a ring carries: an ended flow.

@@ -39,7 +39,7 @@ fn the_layout_is_the_one_written_down() {
         Flow { start, names, dst, src, comm, pid, slot, index, policy, rule, generation, dst_port, src_port, proto, verdict, reason, direction, flags, name_count, sock_type }
         Tail { end, bytes_in, bytes_out, packets_in, packets_out, rtt_us, retransmits, cut_rule, cut_policy, close }
         FlowEvent { flow, tail, seq }
-        LiveFlow { flow, tail }
+        LiveFlow { flow, tail, cookie }
         TcpFlow { flow, live, cut, hints, fin_out, fin_in, dns_next, dns_synced, wire, wire_port, fin_in_seen, mid, sent_end, arrived_end }
         TcpCounts { acked, received, segs_in, segs_out, snd_nxt, snd_una, rcv_nxt, srtt, retrans }
         DgramPeer { flow, last, idle_ns, bytes_in, bytes_out, packets_in, packets_out, state }

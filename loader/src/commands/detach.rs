@@ -41,6 +41,9 @@ fn detach_one(found: &Found, force: bool) -> Result<String, CommandError> {
         });
     }
     let unreported = unreported(found);
+    if !force {
+        found.let_go()?;
+    }
     found.remove()?;
     Ok(format!("{} detached{unreported}", found.id))
 }

@@ -173,6 +173,9 @@ fn owner(user: Option<&Target>) -> Option<(u32, u32)> {
 /// Removes what earlier loaders left when they died, where nothing needs it any more.
 fn sweep(root: &Root) -> Result<(), CommandError> {
     for found in root.list()?.iter().filter(|f| !f.alive && f.is_over()) {
+        if found.let_go().is_err() {
+            continue;
+        }
         let unreported = detach::unreported(found);
         found.remove()?;
         anstream::eprintln!("cleaned up {}, whose loader had died{unreported}", found.id);

@@ -43,6 +43,8 @@ pub(super) struct Offsets {
     pub(super) tcp: [u32; 9],
     /// `sk_err` in `struct sock`.
     pub(super) error: u32,
+    /// `skc_state` in `struct sock_common`, with which `struct sock` begins.
+    pub(super) state: u32,
 }
 
 /// Reads the offsets of the running kernel.
@@ -54,7 +56,8 @@ pub(super) fn offsets() -> Result<Offsets, BtfError> {
         *slot = member(&members, name)?;
     }
     let error = member(&struct_members(&data, "sock")?, "sk_err")?;
-    Ok(Offsets { tcp, error })
+    let state = member(&struct_members(&data, "sock_common")?, "skc_state")?;
+    Ok(Offsets { tcp, error, state })
 }
 
 fn member(members: &[(&str, u32)], name: &'static str) -> Result<u32, BtfError> {

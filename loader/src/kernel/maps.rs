@@ -2,18 +2,19 @@
 //! policy goes through.
 
 use super::{
-    KernelError, io_error, object,
+    KernelError, diag, io_error, object,
     pod::{P, Plain},
     sys,
 };
 use abi::{
     AddrKey, ChainKey, LearnedAddr, LearnedAddrKey, LearnedName, LearnedNameKey, LiveFlow,
     MAX_POLICY_ENTRIES, NameKey, RuleSet, RuleText, RuleTextKey, SlotConfig, SlotInfo, SlotMetrics,
-    maps, programs,
+    close, maps, programs,
 };
 use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, lpm_trie::Key};
 use policy::Compiled;
 use std::{
+    collections::HashSet,
     fs::File,
     io::{self, Read as _},
     os::fd::AsFd as _,
@@ -121,17 +122,45 @@ impl Pins {
     /// Every live flow: a plain read of the pinned iterators. Datagram flows that have been idle for
     /// their time end on the way.
     pub fn live(&self) -> Result<Vec<LiveFlow>, KernelError> {
-        let mut flows = Vec::new();
-        for name in [programs::ITER_TCP, programs::ITER_DGRAM] {
-            let path = self.dir.join(name);
-            let mut bytes = Vec::new();
-            File::open(&path)
-                .and_then(|mut f| f.read_to_end(&mut bytes))
-                .map_err(|e| KernelError::pin("read", path, e))?;
-            let rows = bytes.chunks_exact(size_of::<LiveFlow>());
-            flows.extend(rows.filter_map(|row| LiveFlow::read_from_bytes(row).ok()));
-        }
+        let mut flows = self.rows(programs::ITER_TCP)?;
+        flows.retain(|l| l.tail.close == u64::from(close::LIVE));
+        flows.extend(self.rows(programs::ITER_DGRAM)?);
         Ok(flows)
+    }
+
+    fn rows(&self, iterator: &'static str) -> Result<Vec<LiveFlow>, KernelError> {
+        let path = self.dir.join(iterator);
+        let mut bytes = Vec::new();
+        File::open(&path)
+            .and_then(|mut f| f.read_to_end(&mut bytes))
+            .map_err(|e| KernelError::pin("read", path, e))?;
+        let rows = bytes.chunks_exact(size_of::<LiveFlow>());
+        Ok(rows
+            .filter_map(|row| LiveFlow::read_from_bytes(row).ok())
+            .collect())
+    }
+
+    /// Cookies of TCP sockets whose flow was cut and that still have a connection: what they hold
+    /// would leave as soon as the programs are gone.
+    fn severed(&self) -> Result<HashSet<u64>, KernelError> {
+        let rows = self.rows(programs::ITER_TCP)?;
+        let cut = rows
+            .iter()
+            .filter(|l| l.tail.close != u64::from(close::LIVE));
+        Ok(cut.map(|l| l.cookie).collect())
+    }
+
+    /// Destroys every TCP socket that was made in these cgroups or whose flow was cut, so that nothing
+    /// leaves when the programs go. Returns how many of the cut ones resist, because they live in
+    /// another network namespace.
+    pub fn destroy_sockets(&self, cgroups: &[u64]) -> Result<usize, KernelError> {
+        let cut = self.severed()?;
+        diag::destroy(|cookie, cgroup| cut.contains(&cookie) || cgroups.contains(&cgroup))
+            .map_err(|source| KernelError::Call {
+                what: "cannot destroy the connections that are left",
+                source,
+            })?;
+        Ok(self.severed()?.len())
     }
 
     /// Everything learned from DNS.

@@ -2,6 +2,7 @@
 //! outlive us, and reads and writes the maps.
 
 mod btf;
+mod diag;
 mod mapped;
 mod maps;
 mod object;

@@ -79,6 +79,7 @@ impl Engine {
         let mut ebpf = EbpfLoader::new()
             .override_global("TCP_OFFSETS", &offsets.tcp, true)
             .override_global("SK_ERR_OFFSET", &offsets.error, true)
+            .override_global("SK_STATE_OFFSET", &offsets.state, true)
             .map_max_entries(maps::RING_ALLOWED, sizes.ring_bytes)
             .map_max_entries(maps::RING_DENIED, sizes.ring_bytes)
             .map_max_entries(maps::METRICS, rows)

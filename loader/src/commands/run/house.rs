@@ -191,8 +191,11 @@ impl House {
         }
         self.session.end_flows(close::CONTAINER_EXIT)?;
         self.session.pump(sink, summary)?;
-        instance::remove_pins(&self.instance.pins.dir().join("links"))?;
-        self.session.pump(sink, summary)?;
+        let free = instance::let_go(&self.instance.pins, std::slice::from_ref(&self.cgroup));
+        if free.is_ok() {
+            instance::remove_pins(&self.instance.pins.dir().join("links"))?;
+            self.session.pump(sink, summary)?;
+        }
         if self.session.malformed > 0 {
             warn(&format!(
                 "{} entries of the rings were no records",
@@ -203,7 +206,13 @@ impl House {
             lost: self.session.lost(),
             unwritten: sink.unwritten,
         };
-        undo(&self.instance, &self.cgroup);
+        match free {
+            Ok(()) => undo(&self.instance, &self.cgroup),
+            Err(e) => warn(&format!(
+                "{e}; the next run removes it when they are gone, as does `ebpf-manager detach --instance {}`",
+                self.instance.id
+            )),
+        }
         Ok(losses)
     }
 }
