@@ -16,6 +16,7 @@ use aya_ebpf::helpers::generated::{bpf_loop, bpf_skb_load_bytes};
 use bpf::{
     decide::{self, PORT_DNS},
     dns,
+    tcp::{self, FLAG_SYN},
 };
 use core::ffi::c_void;
 
@@ -214,15 +215,23 @@ pub(crate) fn stream_passes(
     p: &Packet,
     st: &mut TcpFlow,
 ) -> i32 {
-    if p.payload == 0 || cfg.mode == MODE_OBSERVE || decide::bypassed(cfg, slot::now()) {
+    if p.payload == 0 {
         return 1;
     }
-    let end = p.wire.seq.wrapping_add(p.payload as u32);
+    if cfg.mode == MODE_OBSERVE || decide::bypassed(cfg, slot::now()) {
+        // What passes unread moves the boundary nobody knows where to.
+        st.dns_synced = 0;
+        return 1;
+    }
+    // Data in a SYN (RFC 7413) begins behind it.
+    let syn = (p.wire.tcp_flags & FLAG_SYN != 0) as u32;
+    let first = p.wire.seq.wrapping_add(syn);
+    let end = first.wrapping_add(p.payload as u32);
     if st.dns_synced != 0 {
-        if !bpf::tcp::after(end, st.dns_next) {
+        if !tcp::after(end, st.dns_next) {
             return 1;
         }
-        if p.wire.seq != st.dns_next {
+        if first != st.dns_next {
             return refuse(cfg, skb, p, reason::QUERY, 0);
         }
     }
