@@ -24,6 +24,8 @@ fn main() {
     ] {
         println!("cargo::rerun-if-env-changed={name}");
     }
+    let target = env::var("TARGET").expect("cargo sets TARGET");
+    println!("cargo::rustc-env=CLAWKER_TARGET={target}");
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     let object = out.join("clawker.bpf.o");
     if env::var_os("CLAWKER_BPF_SKIP").is_some_and(|v| v == "1") {

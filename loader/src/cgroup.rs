@@ -1,5 +1,6 @@
 //! Cgroups: where version 2 is mounted, and one directory in it.
 
+use crate::machine::advice;
 use std::{
     fs::{self, File},
     io,
@@ -19,7 +20,7 @@ pub enum CgroupError {
     )]
     NotMounted,
     /// A file or directory of the cgroup file system resists.
-    #[error("cannot {what} {}: {source}", path.display())]
+    #[error("cannot {what} {}: {source}{}", path.display(), advice(source))]
     Io {
         /// What was tried.
         what: &'static str,

@@ -10,7 +10,7 @@ use std::{ffi::OsString, path::PathBuf};
     version,
     about = "Egress firewall and flow monitor for AI agents, in the kernel",
     long_about = "Puts a command under a firewall in the kernel (cgroup BPF) and turns every flow it opens or accepts, allowed or denied, into one record at its end.",
-    after_long_help = "Exit codes: 0 ok, 1 failed, 2 wrong use. `run` passes the command's own code through.\n\nStart here:\n  sudo ebpf-manager run -- curl -s https://example.com       # watch, nothing is denied\n  sudo ebpf-manager run --policy egress.yaml -- ./agent       # enforce a policy\n  ebpf-manager policy check egress.yaml                       # every mistake at once\n  sudo ebpf-manager dump                                      # what is attached, loader alive or not"
+    after_long_help = "Exit codes: 0 ok, 1 failed, 2 wrong use. `run` passes the command's own code through.\n\nStart here:\n  sudo ebpf-manager run -- curl -s https://example.com       # watch, nothing is denied\n  sudo ebpf-manager run --policy egress.yaml -- ./agent       # enforce a policy\n  ebpf-manager policy check egress.yaml                       # every mistake at once\n  sudo ebpf-manager dump                                      # what is attached, loader alive or not\n  sudo ebpf-manager doctor                                    # what is wrong, and what to do"
 )]
 pub struct Cli {
     /// Directory for pins, on a BPF file system. Every command must be given the same one.
@@ -45,9 +45,23 @@ pub enum Command {
         after_long_help = "Ends what is left of the flows, tells what the dead loader did not report, detaches and unpins. A cgroup that still has processes is left to them unless --force is given: they would be without a firewall.\n\nExamples:\n  sudo ebpf-manager detach --all\n  sudo ebpf-manager detach --instance run-4711 --force"
     )]
     Detach(DetachArgs),
+    /// Check the machine and every instance: what is wrong, what it costs, what to do
+    #[command(
+        after_long_help = "Asks the kernel what is really in force instead of believing the pins: each hook on each cgroup, whose programs and maps they are, who else is attached there, and whether the accounting adds up. docs/doctor.md explains every finding.\n\nWithout root it checks what it can and says what it could not.\n\nExit codes: 0 no problem, 1 a problem, 2 wrong use.\n\nExamples:\n  sudo ebpf-manager doctor\n  sudo ebpf-manager doctor --instance run-4711\n  sudo ebpf-manager doctor --json | jq 'select(.state == \"problem\")'"
+    )]
+    Doctor(DoctorArgs),
     /// Check policy files, or put a running instance under another one
     #[command(subcommand)]
     Policy(PolicyCommand),
+    /// Tell the versions of the binary, the kernel and the pinned types, and the hash of the kernel object
+    #[command(
+        after_long_help = "Two binaries with the same hash load the same programs.\n\nExamples:\n  ebpf-manager version\n  ebpf-manager version --json | jq -r .object_sha256"
+    )]
+    Version {
+        /// One JSON object
+        #[arg(long)]
+        json: bool,
+    },
     /// Print a completion script for a shell
     Completions {
         /// The shell.
@@ -154,6 +168,17 @@ pub struct DumpArgs {
     #[arg(long)]
     pub json: bool,
     /// Only this instance
+    #[arg(long, value_name = "ID")]
+    pub instance: Option<String>,
+}
+
+/// Arguments of `doctor`.
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// One JSON object a finding
+    #[arg(long)]
+    pub json: bool,
+    /// Only this instance, besides the machine
     #[arg(long, value_name = "ID")]
     pub instance: Option<String>,
 }

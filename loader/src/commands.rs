@@ -1,9 +1,12 @@
 //! One file a command; here, what they share.
 
 mod detach;
+mod doctor;
 mod dump;
 mod policy;
+mod progress;
 mod run;
+mod version;
 
 use crate::{
     cgroup::{Cgroup, CgroupError},
@@ -11,6 +14,7 @@ use crate::{
     contain::StartError,
     instance::{Found, InstanceError, Root},
     kernel::KernelError,
+    machine::FLOOR,
     policy_file::PolicyFileError,
     resolvers::ResolverError,
     sink::SinkError,
@@ -86,12 +90,14 @@ pub enum CommandError {
     #[error("--ring-kib {0}: must be a power of two from 4 to 1048576")]
     RingSize(u32),
     /// Not the kernel for this.
-    #[error("this kernel is {found}; {needed} or newer is needed")]
+    #[error(
+        "this kernel is {found}, and {}.{} or newer is needed: boot a newer one",
+        FLOOR.0,
+        FLOOR.1
+    )]
     OldKernel {
         /// As it calls itself.
         found: String,
-        /// What is needed.
-        needed: &'static str,
     },
     /// A wait failed.
     #[error("cannot wait for the command: {0}")]
@@ -152,6 +158,8 @@ pub fn execute(cli: Cli) -> Result<u8, CommandError> {
         Command::Run(args) => run::run(&root, &args),
         Command::Dump(args) => dump::dump(&root, &args),
         Command::Detach(args) => detach::detach(&root, &args),
+        Command::Doctor(args) => doctor::doctor(&root, &args),
+        Command::Version { json } => version::version(json),
         Command::Policy(command) => policy::policy(&root, command),
         Command::Completions { shell } => {
             let mut command = <Cli as clap::CommandFactory>::command();

@@ -2,7 +2,7 @@
 //! without the means to lift it: own mount and cgroup namespace with its own cgroup alone and no bpffs, no
 //! inherited descriptors, a bounding set without the capabilities that could undo the rest.
 
-use crate::{cgroup, user::Target};
+use crate::{cgroup, machine::advice, user::Target};
 use caps::{CapSet, Capability};
 use nix::{
     mount::{MntFlags, MsFlags, mount, umount2},
@@ -59,7 +59,7 @@ pub enum StartError {
         source: io::Error,
     },
     /// A step of the containment failed; the command was not started.
-    #[error("cannot contain the command: {step}: {source}")]
+    #[error("cannot contain the command: {step}: {source}{}", advice(source))]
     Contain {
         /// Which step.
         step: &'static str,

@@ -4,6 +4,7 @@
 use crate::{
     cgroup::{self, Cgroup, CgroupError},
     kernel::{KernelError, Pins},
+    machine::advice,
 };
 use abi::ABI_VERSION;
 use aya::maps::{Array, Map, MapData};
@@ -35,7 +36,7 @@ pub enum InstanceError {
     #[error("{} is not on a BPF file system: choose a directory below {BPFFS}", .0.display())]
     NotBpffs(PathBuf),
     /// A file or directory resists.
-    #[error("cannot {what} {}: {source}", path.display())]
+    #[error("cannot {what} {}: {source}{}", path.display(), advice(source))]
     Io {
         /// What was tried.
         what: &'static str,
@@ -122,6 +123,12 @@ impl Root {
         }
     }
 
+    /// Directory of the pins of every instance.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// Mounts the BPF file system if there is none, and makes the root.
     pub fn prepare(&self) -> Result<(), InstanceError> {
         if self.dir.starts_with(BPFFS) && !on_bpffs(Path::new(BPFFS)) {
@@ -134,12 +141,18 @@ impl Root {
             )
             .map_err(|e| InstanceError::NoBpffs(e.into()))?;
         }
-        fs::create_dir_all(&self.dir).map_err(|e| InstanceError::io("create", &self.dir, e))?;
-        if on_bpffs(&self.dir) {
-            Ok(())
-        } else {
-            Err(InstanceError::NotBpffs(self.dir.clone()))
+        // Before anything is made, or a mistyped root would leave directories wherever it points.
+        if !on_bpffs(self.nearest()) {
+            return Err(InstanceError::NotBpffs(self.dir.clone()));
         }
+        fs::create_dir_all(&self.dir).map_err(|e| InstanceError::io("create", &self.dir, e))
+    }
+
+    /// The nearest directory at or above the root that exists.
+    #[must_use]
+    pub fn nearest(&self) -> &Path {
+        let existing = self.dir.ancestors().find(|d| d.exists());
+        existing.unwrap_or(Path::new("/"))
     }
 
     /// Holds off every other process that changes what is below the root.
@@ -230,7 +243,9 @@ impl Root {
     }
 }
 
-fn on_bpffs(path: &Path) -> bool {
+/// Whether a path is on a BPF file system.
+#[must_use]
+pub fn on_bpffs(path: &Path) -> bool {
     statfs(path).is_ok_and(|s| s.filesystem_type() == BPF_FS_MAGIC)
 }
 

@@ -1,7 +1,7 @@
-//! Whom the command runs as.
+//! Whom the command runs as, and what they can reach.
 
 use nix::unistd::{Gid, Uid, User};
-use std::{env, ffi::CString};
+use std::{env, ffi::CString, fs, os::unix::fs::MetadataExt as _, path::Path};
 
 /// Why nobody was found.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +42,47 @@ pub fn target(wanted: Option<&str>) -> Result<Option<Target>, UserError> {
     }
     let caller = env::var("SUDO_UID").ok().filter(|id| id != "0");
     caller.map(|id| find(&id)).transpose()
+}
+
+/// Whoever called: through sudo, or as themselves; nobody in particular when that is root.
+pub fn invoking() -> Result<Option<Target>, UserError> {
+    match nix::unistd::geteuid() {
+        me if me.is_root() => target(None),
+        me => find(&me.to_string()).map(Some),
+    }
+}
+
+/// Sockets through which a user (root, if none) could have something started outside every cgroup of
+/// ours.
+#[must_use]
+pub fn doors(user: Option<&Target>) -> Vec<&'static str> {
+    const DOORS: [&str; 5] = [
+        "/run/docker.sock",
+        "/run/containerd/containerd.sock",
+        "/run/podman/podman.sock",
+        "/run/systemd/private",
+        "/run/dbus/system_bus_socket",
+    ];
+    DOORS
+        .into_iter()
+        .filter(|path| reachable(Path::new(path), user))
+        .collect()
+}
+
+/// Whether a user may write to a path, by owner, group and mode.
+fn reachable(path: &Path, user: Option<&Target>) -> bool {
+    let Ok(meta) = fs::metadata(path) else {
+        return false;
+    };
+    let Some(user) = user.filter(|u| !u.uid.is_root()) else {
+        return true;
+    };
+    let groups = nix::unistd::getgrouplist(&user.name, user.gid).unwrap_or_default();
+    let in_group = groups.iter().any(|g| g.as_raw() == meta.gid());
+    let mode = meta.mode();
+    (meta.uid() == user.uid.as_raw() && mode & 0o200 != 0)
+        || (in_group && mode & 0o020 != 0)
+        || mode & 0o002 != 0
 }
 
 fn find(name: &str) -> Result<Target, UserError> {

@@ -3,6 +3,7 @@
 use super::{CommandError, need_root};
 use crate::{
     cli::DumpArgs,
+    doctor::books::TROUBLE,
     enrol,
     instance::{Found, Root},
     kernel::Learned,
@@ -340,8 +341,8 @@ fn counters(slots: &[Slot]) -> Rows {
         for (r, n) in b.denied.iter().enumerate() {
             add(format!("denied_{}", reason_name(r as u8)), *n);
         }
-        for (name, n) in TROUBLE.iter().zip(b.trouble) {
-            add((*name).to_owned(), n);
+        for (t, n) in TROUBLE.iter().zip(b.trouble) {
+            add(t.name.to_owned(), n);
         }
         add("names_used".to_owned(), b.names_used);
         add("addresses_used".to_owned(), b.addrs_used);
@@ -352,17 +353,3 @@ fn counters(slots: &[Slot]) -> Rows {
         none: "nothing is attached",
     }
 }
-
-/// Names of `abi::trouble`, in order.
-const TROUBLE: [&str; abi::trouble::COUNT] = [
-    "ring_full",
-    "rate_exceeded",
-    "folds_full",
-    "names_full",
-    "addresses_full",
-    "answer_malformed",
-    "name_collision",
-    "scratch_busy",
-    "no_state",
-    "names_crowded",
-];

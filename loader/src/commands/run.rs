@@ -9,6 +9,7 @@ use crate::{
     contain::{Plan, WITHHELD},
     instance::Root,
     kernel::Sizes,
+    machine,
     policy_file::{self, PolicyFile},
     render::summary::Summary,
     resolvers,
@@ -79,24 +80,13 @@ pub(super) fn run(root: &Root, args: &RunArgs) -> Result<u8, CommandError> {
     })
 }
 
-/// Major and minor number of a kernel release; zeroes for what is not a number.
-fn version(release: &str) -> (u32, u32) {
-    let mut numbers = release.split(['.', '-']).map(|n| n.parse().unwrap_or(0));
-    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
-}
-
 fn kernel_is_new_enough() -> Result<(), CommandError> {
-    const NEEDED: &str = "5.17";
-    let release = nix::sys::utsname::uname().map_or(String::new(), |u| {
-        u.release().to_string_lossy().into_owned()
-    });
-    if version(&release) < (5, 17) {
-        return Err(CommandError::OldKernel {
-            found: release,
-            needed: NEEDED,
-        });
+    let found = machine::release();
+    if machine::new_enough(&found) {
+        Ok(())
+    } else {
+        Err(CommandError::OldKernel { found })
     }
-    Ok(())
 }
 
 fn sizes(args: &RunArgs) -> Result<Sizes, CommandError> {
@@ -210,7 +200,7 @@ fn notes(args: &RunArgs, file: Option<&PolicyFile>, compiled: &Compiled, user: O
             "--cap-add {cap}: with it the command may be able to lift the firewall"
         ));
     }
-    if let Some(door) = terminal::door(user) {
+    if let Some(door) = user::doors(user).first() {
         warn(&format!(
             "the command can reach {door}: what it has started there is outside the firewall"
         ));
@@ -225,19 +215,6 @@ fn notes(args: &RunArgs, file: Option<&PolicyFile>, compiled: &Compiled, user: O
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn kernel_releases_are_read_as_numbers() {
-        for (release, numbers) in [
-            ("6.18.44-fc-v669", (6, 18)),
-            ("5.17-rc1", (5, 17)),
-            ("5.4.0-1-amd64", (5, 4)),
-            ("6", (6, 0)),
-            ("", (0, 0)),
-        ] {
-            assert_eq!(version(release), numbers, "{release}");
-        }
-    }
 
     #[test]
     fn only_withheld_capabilities_can_be_left() {

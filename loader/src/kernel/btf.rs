@@ -30,7 +30,9 @@ pub enum BtfError {
     #[error("cannot read {VMLINUX} ({0}): the kernel needs CONFIG_DEBUG_INFO_BTF=y")]
     Read(#[from] std::io::Error),
     /// The bytes end in the middle of something.
-    #[error("{VMLINUX} is not type information this program understands")]
+    #[error(
+        "{VMLINUX} is not whole type information of a kernel: the kernel needs CONFIG_DEBUG_INFO_BTF=y, and nothing may be mounted over that file"
+    )]
     Malformed,
     /// The kernel has no such member.
     #[error("the TCP socket of this kernel has no member {0}")]

@@ -1,6 +1,6 @@
 //! Array maps mapped into our memory: counters are read without a call, and reset where they stand.
 
-use abi::{Control, FoldRow, SlotMetrics, VERDICTS};
+use abi::{Control, FlowEvent, FoldRow, SlotMetrics, VERDICTS};
 use std::{
     io,
     marker::PhantomData,
@@ -147,4 +147,44 @@ impl Switches {
             f.store(slot, Ordering::SeqCst);
         }
     }
+}
+
+/// How full a ring is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RingFill {
+    /// Records that wait to be read.
+    pub records: u64,
+    /// Records that find room.
+    pub capacity: u64,
+}
+
+/// Reads both positions of a ring of flow records of this many bytes, and nothing else
+/// (`kernel/bpf/ringbuf.c`: a page for the consumer, a page for the producer).
+pub(super) fn ring_fill(map: impl AsFd, bytes: u32) -> io::Result<RingFill> {
+    /// Bytes that the kernel puts in front of each record.
+    const HEAD: u64 = 8;
+    let page = NonZeroUsize::new(page_size()).ok_or(io::ErrorKind::InvalidInput)?;
+    let position = |offset: usize| -> io::Result<u64> {
+        let flags = MapFlags::MAP_SHARED;
+        // SAFETY: a fresh mapping at an address of the kernel's choice.
+        let at = unsafe { mmap(None, page, ProtFlags::PROT_READ, flags, &map, offset as i64) }?;
+        // SAFETY: the page begins with an aligned position, which the kernel writes in one piece.
+        let value = unsafe { at.cast::<u64>().read_volatile() };
+        // SAFETY: mapped above, and no reference into it is left.
+        unsafe { munmap(at, page.get()) }?;
+        Ok(value)
+    };
+    // The consumer first: read the other way round, it could have overtaken the producer.
+    let (taken, written) = (position(0)?, position(page.get())?);
+    let each = (size_of::<FlowEvent>() as u64 + HEAD).next_multiple_of(8);
+    Ok(RingFill {
+        records: written.saturating_sub(taken) / each,
+        capacity: u64::from(bytes) / each,
+    })
+}
+
+fn page_size() -> usize {
+    // SAFETY: no pointers.
+    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    usize::try_from(size).unwrap_or(0)
 }

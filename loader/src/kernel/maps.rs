@@ -63,7 +63,7 @@ impl Pins {
     }
 
     pub(super) fn map(&self, name: &'static str) -> Result<MapData, KernelError> {
-        let path = self.dir.join("maps").join(name);
+        let path = self.map_path(name);
         MapData::from_pin(&path).map_err(|e| KernelError::pin("open map", path, io_error(e)))
     }
 
@@ -214,7 +214,7 @@ fn trie<K: aya::Pod, V: Plain>(
     LpmTrie::try_from(Map::LpmTrie(map)).map_err(|e| KernelError::map("open", name, io_error(e)))
 }
 
-fn entries<K: Plain, V: Plain>(
+pub(super) fn entries<K: Plain, V: Plain>(
     map: &HashMap<MapData, P<K>, P<V>>,
     name: &'static str,
 ) -> Result<Vec<(K, V)>, KernelError> {
@@ -233,10 +233,10 @@ fn removed(r: Result<(), aya::maps::MapError>, name: &'static str) -> Result<(),
 
 /// The maps that hold policies, each entry under a policy id.
 pub struct PolicyMaps {
-    addrs: Trie<AddrData, RuleSet>,
-    names: Trie<NameData, RuleSet>,
-    chain: Trie<PairData, RuleSet>,
-    text: Trie<PairData, RuleText>,
+    pub(super) addrs: Trie<AddrData, RuleSet>,
+    pub(super) names: Trie<NameData, RuleSet>,
+    pub(super) chain: Trie<PairData, RuleSet>,
+    pub(super) text: Trie<PairData, RuleText>,
 }
 
 fn addr_key(k: &AddrKey) -> Key<AddrData> {

@@ -7,15 +7,18 @@ mod mapped;
 mod maps;
 mod object;
 mod pod;
+pub mod probe;
+pub mod query;
 mod rings;
 mod sys;
 
 pub use btf::{BtfError, VMLINUX};
 pub use mapped::Books;
 pub use maps::{Learned, Pins, PolicyMaps};
-pub use object::{Attached, Engine, Sizes};
+pub use object::{Attached, Engine, Sizes, object};
 pub use rings::Rings;
 
+use crate::machine;
 use std::{io, path::PathBuf};
 
 /// What can go wrong between us and the kernel.
@@ -28,10 +31,10 @@ pub enum KernelError {
     #[error(transparent)]
     Btf(#[from] BtfError),
     /// The object cannot be loaded.
-    #[error("cannot load the kernel object: {0}")]
+    #[error("cannot load the kernel object: {}", reasons(.0))]
     Load(Box<aya::EbpfError>),
     /// A program was refused.
-    #[error("the kernel refused program {name}: {source}")]
+    #[error("the kernel refused program {name}: {}", reasons(source))]
     Program {
         /// Name of the program.
         name: &'static str,
@@ -104,6 +107,22 @@ impl KernelError {
             source: source.into(),
         }
     }
+}
+
+/// An error of aya with what lies behind it: the kernel's own words come last.
+fn reasons(e: &dyn std::error::Error) -> String {
+    let mut text = e.to_string();
+    let mut advice = "";
+    let mut next = e.source();
+    while let Some(e) = next {
+        let reason = e.to_string();
+        if !text.contains(&reason) {
+            text = format!("{text}: {reason}");
+        }
+        advice = e.downcast_ref().map_or(advice, machine::advice);
+        next = e.source();
+    }
+    text + advice
 }
 
 /// aya's map errors as what the kernel said.

@@ -21,6 +21,12 @@ use zerocopy::IntoBytes as _;
 /// The kernel object, built by `build.rs`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/clawker.bpf.o"));
 
+/// The kernel object as it is embedded; empty when the binary was built without it.
+#[must_use]
+pub fn object() -> &'static [u8] {
+    OBJECT
+}
+
 /// How large the maps are made.
 #[derive(Clone, Copy, Debug)]
 pub struct Sizes {
@@ -71,26 +77,8 @@ impl Engine {
     /// Loads the object, verifies every program and pins maps and iterators below `dir`, which must
     /// exist on a BPF file system.
     pub fn load(dir: &Path, sizes: Sizes) -> Result<Self, KernelError> {
-        if OBJECT.is_empty() {
-            return Err(KernelError::NoObject);
-        }
-        let offsets = btf::offsets()?;
         let rows = sizes.slots + 1;
-        let mut ebpf = EbpfLoader::new()
-            .override_global("TCP_OFFSETS", &offsets.tcp, true)
-            .override_global("SK_ERR_OFFSET", &offsets.error, true)
-            .override_global("SK_STATE_OFFSET", &offsets.state, true)
-            .map_max_entries(maps::RING_ALLOWED, sizes.ring_bytes)
-            .map_max_entries(maps::RING_DENIED, sizes.ring_bytes)
-            .map_max_entries(maps::METRICS, rows)
-            .map_max_entries(maps::SLOT_INFO, rows)
-            .map_max_entries(maps::LEARNED_ADDRS, sizes.slots * sizes.addrs)
-            .map_max_entries(maps::LEARNED_NAMES, sizes.slots * sizes.names)
-            // Two epochs of each slot, and row 0 for what is not enrolled.
-            .map_max_entries(maps::FOLDS, rows * sizes.folds * 2)
-            .load(OBJECT)
-            .map_err(|e| KernelError::Load(Box::new(e)))?;
-        load_programs(&mut ebpf)?;
+        let mut ebpf = open(sizes)?;
         let map_dir = dir.join("maps");
         fs::create_dir(&map_dir).map_err(|e| KernelError::pin("create", &map_dir, e))?;
         for name in maps::ALL {
@@ -200,6 +188,31 @@ pub(super) fn configure(
 ) -> Result<(), KernelError> {
     sys::map_update(slots.fd().as_fd(), cgroup_id.as_bytes(), config.as_bytes())
         .map_err(|e| KernelError::map("write", maps::SLOT, e))
+}
+
+/// Loads the object and has every program verified; nothing is attached or pinned.
+pub(super) fn open(sizes: Sizes) -> Result<Ebpf, KernelError> {
+    if OBJECT.is_empty() {
+        return Err(KernelError::NoObject);
+    }
+    let offsets = btf::offsets()?;
+    let rows = sizes.slots + 1;
+    let mut ebpf = EbpfLoader::new()
+        .override_global("TCP_OFFSETS", &offsets.tcp, true)
+        .override_global("SK_ERR_OFFSET", &offsets.error, true)
+        .override_global("SK_STATE_OFFSET", &offsets.state, true)
+        .map_max_entries(maps::RING_ALLOWED, sizes.ring_bytes)
+        .map_max_entries(maps::RING_DENIED, sizes.ring_bytes)
+        .map_max_entries(maps::METRICS, rows)
+        .map_max_entries(maps::SLOT_INFO, rows)
+        .map_max_entries(maps::LEARNED_ADDRS, sizes.slots * sizes.addrs)
+        .map_max_entries(maps::LEARNED_NAMES, sizes.slots * sizes.names)
+        // Two epochs of each slot, and row 0 for what is not enrolled.
+        .map_max_entries(maps::FOLDS, rows * sizes.folds * 2)
+        .load(OBJECT)
+        .map_err(|e| KernelError::Load(Box::new(e)))?;
+    load_programs(&mut ebpf)?;
+    Ok(ebpf)
 }
 
 fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<MapData, KernelError> {

@@ -1,18 +1,22 @@
 //! The few bpf(2) calls that aya does not make, and `membarrier`.
 
-use aya_obj::generated::{bpf_attach_type, bpf_attr, bpf_cmd};
+use aya_obj::generated::{
+    bpf_attach_type, bpf_attr, bpf_cmd, bpf_link_info, bpf_map_info, bpf_map_type,
+};
 use std::{
     ffi::CString,
-    io,
+    fs, io,
     mem::{size_of, zeroed},
     os::{
-        fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
+        fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
         unix::ffi::OsStrExt as _,
     },
     path::Path,
 };
 
-/// `MEMBARRIER_CMD_GLOBAL` (`include/uapi/linux/membarrier.h`).
+/// `MEMBARRIER_CMD_QUERY` (`include/uapi/linux/membarrier.h`).
+const MEMBARRIER_CMD_QUERY: libc::c_int = 0;
+/// `MEMBARRIER_CMD_GLOBAL`.
 const MEMBARRIER_CMD_GLOBAL: libc::c_int = 1;
 
 fn bpf(cmd: bpf_cmd, attr: &mut bpf_attr) -> io::Result<i64> {
@@ -90,13 +94,131 @@ pub(super) fn pin(fd: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
     bpf(bpf_cmd::BPF_OBJ_PIN, &mut attr).map(drop)
 }
 
-/// Waits until every program run that began before the call has ended (`synchronize_rcu`).
-pub(super) fn grace_period() -> io::Result<()> {
+/// What a descriptor that was opened from a pin leads to.
+#[derive(Clone, Copy)]
+enum Kind {
+    Link,
+    Map,
+}
+
+/// `BPF_OBJ_GET`, for an object of one kind: the kernel fills in whatever it has, so asking a map for
+/// what a link is would read the one as the other.
+fn open_pin(path: &Path, kind: Kind) -> io::Result<OwnedFd> {
+    let name = CString::new(path.as_os_str().as_bytes())?;
+    // SAFETY: all zeroes is a valid `bpf_attr`.
+    let mut attr: bpf_attr = unsafe { zeroed() };
+    attr.__bindgen_anon_4.pathname = name.as_ptr() as u64;
+    let fd = bpf(bpf_cmd::BPF_OBJ_GET, &mut attr)?;
+    // SAFETY: the kernel just made this descriptor for us.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd as i32) };
+    let is = fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()))?;
+    let wanted = match kind {
+        Kind::Link => ["anon_inode:bpf_link", "anon_inode:bpf-link"],
+        Kind::Map => ["anon_inode:bpf-map", "anon_inode:bpf_map"],
+    };
+    if wanted.iter().any(|w| is == Path::new(w)) {
+        Ok(fd)
+    } else {
+        let what = match kind {
+            Kind::Link => "a link",
+            Kind::Map => "a map",
+        };
+        Err(io::Error::other(format!("it is not {what}")))
+    }
+}
+
+/// `BPF_OBJ_GET_INFO_BY_FD`.
+///
+/// # Safety
+///
+/// `T` is the kernel's description of the kind of object that `fd` is, for which all zeroes is valid.
+unsafe fn info<T>(fd: BorrowedFd<'_>) -> io::Result<T> {
+    // SAFETY: promised by the caller.
+    let mut out: T = unsafe { zeroed() };
+    // SAFETY: all zeroes is a valid `bpf_attr`.
+    let mut attr: bpf_attr = unsafe { zeroed() };
+    attr.info.bpf_fd = fd.as_raw_fd() as u32;
+    attr.info.info_len = size_of::<T>() as u32;
+    attr.info.info = std::ptr::from_mut(&mut out) as u64;
+    bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attr).map(|_| out)
+}
+
+/// The link behind a pin. aya's `LinkInfo` does not tell the cgroup.
+pub(super) fn link_info(path: &Path) -> io::Result<bpf_link_info> {
+    let fd = open_pin(path, Kind::Link)?;
+    // SAFETY: a link, as `open_pin` has checked; the structure is plain integers.
+    unsafe { info(fd.as_fd()) }
+}
+
+/// The map behind a pin. aya's `MapInfo` does not tell the type information that the map was made with.
+pub(super) fn map_info(path: &Path) -> io::Result<bpf_map_info> {
+    let fd = open_pin(path, Kind::Map)?;
+    // SAFETY: a map, as `open_pin` has checked; the structure is plain integers.
+    unsafe { info(fd.as_fd()) }
+}
+
+/// `BPF_PROG_QUERY`: ids of the programs at a cgroup (its descriptor) or an interface (its index), in
+/// the order they run.
+pub(super) fn prog_query(
+    target: u32,
+    attach_type: bpf_attach_type,
+    flags: u32,
+) -> io::Result<Vec<u32>> {
+    let mut ids = vec![0u32; 64];
+    loop {
+        // SAFETY: all zeroes is a valid `bpf_attr`.
+        let mut attr: bpf_attr = unsafe { zeroed() };
+        attr.query.__bindgen_anon_1.target_fd = target;
+        attr.query.attach_type = attach_type as u32;
+        attr.query.query_flags = flags;
+        attr.query.prog_ids = ids.as_mut_ptr() as u64;
+        attr.query.__bindgen_anon_2.prog_cnt = ids.len() as u32;
+        let result = bpf(bpf_cmd::BPF_PROG_QUERY, &mut attr);
+        // SAFETY: both members of the union are the same count.
+        let count = unsafe { attr.query.__bindgen_anon_2.prog_cnt } as usize;
+        match result {
+            Ok(_) => {
+                ids.truncate(count);
+                return Ok(ids);
+            }
+            // More came in the meantime than the answer before had room for: once more.
+            Err(e) if e.raw_os_error() == Some(libc::ENOSPC) && count > ids.len() => {
+                ids.resize(count, 0);
+            }
+            Err(e) => return Err(e),
+        }
+    }
+}
+
+/// `BPF_MAP_CREATE` of a `CGROUP_STORAGE` map with a `u64` key; it is gone again at once.
+pub(super) fn make_slot_map() -> io::Result<()> {
+    // SAFETY: all zeroes is a valid `bpf_attr`.
+    let mut attr: bpf_attr = unsafe { zeroed() };
+    attr.__bindgen_anon_1.map_type = bpf_map_type::BPF_MAP_TYPE_CGROUP_STORAGE as u32;
+    attr.__bindgen_anon_1.key_size = size_of::<u64>() as u32;
+    attr.__bindgen_anon_1.value_size = size_of::<u64>() as u32;
+    let fd = bpf(bpf_cmd::BPF_MAP_CREATE, &mut attr)?;
+    // SAFETY: the kernel just made this descriptor for us.
+    drop(unsafe { OwnedFd::from_raw_fd(fd as i32) });
+    Ok(())
+}
+
+fn membarrier(cmd: libc::c_int) -> io::Result<i64> {
     // SAFETY: no pointers.
-    let r = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) };
+    let r = unsafe { libc::syscall(libc::SYS_membarrier, cmd, 0, 0) };
     if r < 0 {
         Err(io::Error::last_os_error())
     } else {
-        Ok(())
+        Ok(r)
     }
+}
+
+/// Waits until every program run that began before the call has ended (`synchronize_rcu`).
+pub(super) fn grace_period() -> io::Result<()> {
+    membarrier(MEMBARRIER_CMD_GLOBAL).map(drop)
+}
+
+/// Whether [`grace_period`] works: kernels with processors that run without a tick refuse it.
+pub(super) fn has_grace_period() -> io::Result<bool> {
+    membarrier(MEMBARRIER_CMD_QUERY).map(|known| known & i64::from(MEMBARRIER_CMD_GLOBAL) != 0)
 }

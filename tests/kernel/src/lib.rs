@@ -5,8 +5,10 @@
 //! sleeps: it waits for a condition, with a limit.
 
 pub mod agent;
+pub mod bpf;
 pub mod check;
 pub mod dns;
+pub mod doctor;
 pub mod net;
 pub mod peer;
 pub mod run;

@@ -1,7 +1,7 @@
 //! Waiting: for the command, for signals, for a ring that fills up, for time to pass.
 
 use super::CommandError;
-use crate::{contain::Child, kernel::Rings, user::Target};
+use crate::{contain::Child, kernel::Rings};
 use nix::{
     libc,
     poll::{PollFd, PollFlags, PollTimeout, poll},
@@ -13,7 +13,6 @@ use nix::{
 };
 use std::{
     os::fd::AsFd as _,
-    path::Path,
     time::{Duration, Instant},
 };
 
@@ -152,35 +151,4 @@ pub(super) fn pause(d: Duration) {
         &mut [],
         PollTimeout::try_from(d).unwrap_or(PollTimeout::ZERO),
     );
-}
-
-/// A socket through which the command could have something started outside its cgroup.
-pub(super) fn door(user: Option<&Target>) -> Option<&'static str> {
-    const DOORS: [&str; 5] = [
-        "/run/docker.sock",
-        "/run/containerd/containerd.sock",
-        "/run/podman/podman.sock",
-        "/run/systemd/private",
-        "/run/dbus/system_bus_socket",
-    ];
-    DOORS
-        .into_iter()
-        .find(|path| reachable(Path::new(path), user))
-}
-
-/// Whether whoever the command becomes may write to a path, by owner, group and mode.
-fn reachable(path: &Path, user: Option<&Target>) -> bool {
-    use std::os::unix::fs::MetadataExt as _;
-    let Ok(meta) = std::fs::metadata(path) else {
-        return false;
-    };
-    let Some(user) = user.filter(|u| !u.uid.is_root()) else {
-        return true;
-    };
-    let groups = nix::unistd::getgrouplist(&user.name, user.gid).unwrap_or_default();
-    let in_group = groups.iter().any(|g| g.as_raw() == meta.gid());
-    let mode = meta.mode();
-    (meta.uid() == user.uid.as_raw() && mode & 0o200 != 0)
-        || (in_group && mode & 0o020 != 0)
-        || mode & 0o002 != 0
 }

@@ -1,0 +1,53 @@
+//! `doctor`: looks, says what it found, and what to do.
+
+use super::{CommandError, FAILED, progress};
+use crate::{
+    cli::DoctorArgs,
+    doctor::{Finding, any_problem, around, gather, inspect, machine},
+    instance::{Found, Root},
+    render::findings::{self, Marks},
+};
+use std::io::{self, Write};
+
+pub(super) fn doctor(root: &Root, args: &DoctorArgs) -> Result<u8, CommandError> {
+    // Without root the pins cannot be read, and nothing would look like no instance.
+    let found = match &args.instance {
+        _ if !nix::unistd::geteuid().is_root() => Vec::new(),
+        Some(id) => vec![root.find(id)?],
+        None => root.list()?,
+    };
+    let all = progress::waiting("looking: something is slow to answer", || {
+        examine(root, &found, args.instance.is_none())
+    });
+    print(&all, args.json).map_err(CommandError::Output)?;
+    Ok(if any_problem(&all) { FAILED } else { 0 })
+}
+
+fn examine(root: &Root, found: &[Found], leftovers: bool) -> Vec<Finding> {
+    let mut all = machine::findings(&gather::machine(root));
+    let resolvers = gather::system_resolvers().unwrap_or_default();
+    for instance in found {
+        all.extend(inspect::findings(instance, &resolvers));
+    }
+    if found.is_empty() && nix::unistd::geteuid().is_root() {
+        all.push(Finding::ok("instances", "no instance"));
+    }
+    all.extend(around::findings(&gather::around(root, leftovers)));
+    all
+}
+
+fn print(all: &[Finding], as_json: bool) -> io::Result<()> {
+    let mut out = anstream::stdout().lock();
+    let marks = Marks::for_locale(|name| std::env::var(name).ok());
+    for f in all {
+        if as_json {
+            writeln!(out, "{}", serde_json::to_string(f)?)?;
+        } else {
+            write!(out, "{}", findings::finding(f, marks))?;
+        }
+    }
+    if !as_json {
+        writeln!(out, "{}", findings::total(all))?;
+    }
+    Ok(())
+}
