@@ -15,7 +15,10 @@ use bpf::dns;
 
 const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
 const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
-const POLICY_ENTRIES: usize = abi::MAX_POLICY_ENTRIES as usize;
+/// Room for the largest policy beside the one that it replaces. Tries take memory entry by entry.
+const POLICY_ENTRIES: usize = 2 * abi::MAX_POLICY_ENTRIES as usize;
+/// The rules of one that went before stay as text.
+const TEXT_ENTRIES: usize = 3 * abi::MAX_POLICY_ENTRIES as usize;
 
 /// `BPF_MAP_TYPE_CGROUP_STORAGE` with a `u64` key: one buffer an attached cgroup, shared by all
 /// attach types (kernel ≥ 5.9). aya's type knows only the key that splits it by attach type.
@@ -96,7 +99,7 @@ pub(crate) static POLICY_CHAIN: LpmTrie<[u32; 2], RuleSet, POLICY_ENTRIES> = Lpm
 
 /// Rules as text; written by the loader, read by `dump`.
 #[btf_map]
-pub(crate) static POLICY_TEXT: LpmTrie<[u32; 2], RuleText, POLICY_ENTRIES> = LpmTrie::new();
+pub(crate) static POLICY_TEXT: LpmTrie<[u32; 2], RuleText, TEXT_ENTRIES> = LpmTrie::new();
 
 /// What an [`AddrKey`] holds behind its prefix length.
 pub(crate) type AddrData = [u8; size_of::<AddrKey>() - 4];

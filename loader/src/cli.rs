@@ -32,7 +32,7 @@ pub struct Cli {
 pub enum Command {
     /// Run a command under the firewall and record every flow of it
     #[command(
-        after_long_help = "The command runs in a cgroup of its own from its first instruction, with its terminal, its signals and its exit code. Without --policy nothing is denied but the built-in deny set (cloud metadata, link-local).\n\nFlow lines and the summary go to stderr; stdout belongs to the command.\n\nExamples:\n  sudo ebpf-manager run -- apt-get update\n  sudo ebpf-manager run --policy egress.yaml -- sh -c 'curl -s https://api.github.com/zen'\n  sudo ebpf-manager run --policy egress.yaml --mode audit --out flows.jsonl -- ./agent\n  sudo ebpf-manager run --policy egress.yaml --agent reviewer --project acme -- ./agent"
+        after_long_help = "The command runs in a cgroup of its own from its first instruction, with its terminal, its signals and its exit code. Without --policy nothing is denied but the built-in deny set (cloud metadata, link-local).\n\nFlow lines and the summary go to stderr; stdout belongs to the command.\n\nA changed policy file takes effect at once, and flows that it denies are cut. A file with mistakes is told and changes nothing. By default this is so only for a file that the command's user cannot write or replace.\n\nExamples:\n  sudo ebpf-manager run -- apt-get update\n  sudo ebpf-manager run --policy egress.yaml -- sh -c 'curl -s https://api.github.com/zen'\n  sudo ebpf-manager run --policy egress.yaml --mode audit --out flows.jsonl -- ./agent\n  sudo ebpf-manager run --policy egress.yaml --agent reviewer --project acme -- ./agent\n  sudo ebpf-manager run --policy egress.yaml --reload -- ./agent"
     )]
     Run(RunArgs),
     /// Show what is attached and what it has seen; reads pinned maps only, needs no loader
@@ -89,6 +89,12 @@ pub struct RunArgs {
     /// Overrides the policy's mode
     #[arg(short, long, value_enum)]
     pub mode: Option<Mode>,
+    /// Follow the policy file although the command could change it, and so lift its own firewall
+    #[arg(long, requires = "policy", conflicts_with = "no_reload")]
+    pub reload: bool,
+    /// Do not follow the policy file: what it says at the start holds to the end
+    #[arg(long)]
+    pub no_reload: bool,
     /// Agent whose section of the policy applies, and whose name the records carry
     #[arg(long, value_name = "NAME")]
     pub agent: Option<String>,

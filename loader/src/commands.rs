@@ -16,14 +16,15 @@ use crate::{
     kernel::KernelError,
     machine::FLOOR,
     policy_file::PolicyFileError,
-    resolvers::ResolverError,
+    resolvers::{self, ResolverError},
     sink::SinkError,
     user::UserError,
 };
-use ::policy::{CompileError, Compiled, Selected};
+use ::policy::{CompileError, Compiled, Policy, Selected};
 use anstream::eprintln;
 use anstyle::{AnsiColor, Style};
-use std::io::IsTerminal as _;
+pub use run::ReloadError;
+use std::{io::IsTerminal as _, net::IpAddr};
 
 /// Something failed.
 pub const FAILED: u8 = 1;
@@ -78,6 +79,9 @@ pub enum CommandError {
     /// See [`UserError`].
     #[error(transparent)]
     User(#[from] UserError),
+    /// A changed policy file that is left aside.
+    #[error(transparent)]
+    Reload(#[from] ReloadError),
     /// A capability that does not exist or is not withheld.
     #[error("--cap-add {given}: not one of the withheld capabilities ({withheld})")]
     Capability {
@@ -126,6 +130,7 @@ pub fn exit_code(e: &CommandError) -> u8 {
         | CommandError::User(UserError::Unknown(_) | UserError::Name(_))
         | CommandError::Capability { .. }
         | CommandError::RingSize(_)
+        | CommandError::Reload(_)
         | CommandError::Start(StartError::Exec { .. } | StartError::Argument(_))
         | CommandError::Kernel(KernelError::TooBig { .. })
         | CommandError::Instance(InstanceError::Unknown { .. } | InstanceError::NotBpffs(_)) => {
@@ -135,14 +140,19 @@ pub fn exit_code(e: &CommandError) -> u8 {
     }
 }
 
-/// Says what failed. Policy mistakes bring their own layout.
-pub fn report(e: &CommandError) {
+/// What failed, as it is shown, with the end of its last line. Policy mistakes bring their own layout.
+fn error_text(e: &CommandError) -> String {
     const RED: Style = AnsiColor::Red.on_default().bold();
     if let CommandError::PolicyFile(PolicyFileError::Mistakes { .. }) = e {
-        eprintln!("{e}");
+        format!("{e}\n")
     } else {
-        eprintln!("{RED}error{RED:#}: {e}");
+        format!("{RED}error{RED:#}: {e}\n")
     }
+}
+
+/// Says what failed.
+pub fn report(e: &CommandError) {
+    anstream::eprint!("{}", error_text(e));
 }
 
 /// Warns in one line.
@@ -219,6 +229,23 @@ fn compile(
         None => {}
     }
     Ok(compiled)
+}
+
+/// An agent and a project, by their labels.
+type Who<'a> = (Option<&'a str>, Option<&'a str>);
+
+/// What a policy comes to for an agent: compiled under an id, with the addresses of its resolvers.
+fn rules(
+    file: &str,
+    policy: &Policy,
+    (agent, project): Who<'_>,
+    id: u32,
+    mode: Option<Mode>,
+) -> Result<(Compiled, Vec<IpAddr>), CommandError> {
+    let selected = policy.select(agent, project);
+    let compiled = compile(file, &selected, id, mode)?;
+    let resolvers = resolvers::resolve(&compiled.resolvers)?;
+    Ok((compiled, resolvers))
 }
 
 /// Why an instance should not be touched; nothing when it is over.

@@ -116,27 +116,63 @@ pub fn config(
     }
 }
 
+/// What came of a change of policy.
+#[derive(Debug)]
+pub struct Replaced {
+    /// The configuration in force from now on.
+    pub config: SlotConfig,
+    /// Whether the old policy's entries could be removed. If not they only take room.
+    pub cleaned: Result<(), KernelError>,
+}
+
 /// Puts a slot under a new policy without a moment in between: the new entries are written beside the
 /// old ones, one write switches over, and only then the old ones go. Live flows are judged again at
-/// their next packet. A running bypass goes on.
-pub fn replace_policy(
+/// their next packet. A running bypass goes on. An error means that nothing has changed; nothing comes
+/// back when the slot is not attached any more.
+///
+/// `make` compiles the policy of `file` under the id that it is handed, and finds the resolvers.
+pub fn replace_policy<E: From<KernelError>>(
     pins: &Pins,
-    cgroup_id: u64,
-    old: &SlotConfig,
-    compiled: &Compiled,
-    policy: u32,
-    resolvers: &[IpAddr],
-) -> Result<SlotConfig, KernelError> {
+    index: u32,
+    file: &str,
+    make: impl FnOnce(u32) -> Result<(Compiled, Vec<IpAddr>), E>,
+) -> Result<Option<Replaced>, E> {
+    let _held = pins.hold()?;
+    let Some((info, old)) = read(pins, index)? else {
+        return Ok(None);
+    };
+    let policy = old.policy.wrapping_add(1);
+    let (compiled, resolvers) = make(policy)?;
     let mut maps = pins.policy()?;
-    maps.write(compiled)?;
+    maps.discard(policy)?;
+    maps.write(&compiled)?;
     let config = SlotConfig {
         generation: old.generation.wrapping_add(1),
         bypass_until: old.bypass_until,
-        ..config(old.slot, old.index, policy, compiled, resolvers)
+        ..config(old.slot, old.index, policy, &compiled, &resolvers)
     };
-    pins.configure(cgroup_id, &config)?;
-    maps.erase(old.policy)?;
-    Ok(config)
+    pins.configure(info.cgroup_id, &config)?;
+    let info = SlotInfo {
+        policy_file: field::<INFO_TEXT>(file),
+        ..info
+    };
+    let cleaned = pins.set_info(index, &info);
+    let cleaned = cleaned.and(maps.erase(old.policy));
+    Ok(Some(Replaced { config, cleaned }))
+}
+
+/// Who a slot is and what it is under; waits for a change that is on its way.
+pub fn current(pins: &Pins, index: u32) -> Result<Option<(SlotInfo, SlotConfig)>, KernelError> {
+    let _held = pins.hold()?;
+    read(pins, index)
+}
+
+fn read(pins: &Pins, index: u32) -> Result<Option<(SlotInfo, SlotConfig)>, KernelError> {
+    let info = pins.infos()?.into_iter().find(|(i, _)| *i == index);
+    let Some((_, info)) = info else {
+        return Ok(None);
+    };
+    Ok(pins.config(info.cgroup_id)?.map(|config| (info, config)))
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! The loader: owns the kernel programs, the pins and the policy, reads flows, and is the command line.
 
+pub mod accounting;
+pub mod audit;
 pub mod cgroup;
 pub mod cli;
 pub mod commands;
@@ -15,4 +17,5 @@ pub mod render;
 pub mod resolvers;
 pub mod session;
 pub mod sink;
+pub mod trust;
 pub mod user;

@@ -2,12 +2,13 @@
 //! the books, and says what is missing.
 
 use crate::{
+    accounting,
     kernel::{KernelError, Learned, Pins, Rings},
     record::{Context, Lookup, Record},
     render::summary::Summary,
     sink::Sink,
 };
-use abi::{LearnedNameKey, SlotMetrics, VERDICTS};
+use abi::{LearnedNameKey, SlotMetrics};
 use std::{
     collections::{HashMap, HashSet},
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -91,7 +92,8 @@ pub struct Session {
     index: u32,
     /// Slot.
     slot: u32,
-    recorded: [u64; VERDICTS],
+    /// Flows of records that the sink could not keep; it has said so itself.
+    unwritten: u64,
     /// Entries of a ring that were no records.
     pub malformed: u64,
     cleaned: u64,
@@ -139,7 +141,7 @@ impl Session {
             context,
             index,
             slot,
-            recorded: [0; VERDICTS],
+            unwritten: 0,
             malformed: 0,
             cleaned: boot_now(),
         }
@@ -155,16 +157,20 @@ impl Session {
     pub fn pump(&mut self, sink: &mut Sink, summary: &mut Summary) -> Result<usize, KernelError> {
         self.context.wall_offset = wall_offset();
         let mut n = 0;
-        let (context, names, recorded) = (&self.context, &mut self.names, &mut self.recorded);
+        let (context, names, unwritten) = (&self.context, &mut self.names, &mut self.unwritten);
         self.malformed += self.rings.drain(|event| {
             n += 1;
-            count(recorded, event.flow.verdict, 1);
-            deliver(&context.ended(event, names), sink, summary);
+            let kept = deliver(&context.ended(event, names), sink, summary);
+            *unwritten += u64::from(!kept);
+            kept
         });
         for (key, row) in self.rings.folds()? {
-            count(&mut self.recorded, key.verdict, row.count);
             let record = self.context.folded(&key, &row, &mut self.names);
-            deliver(&record, sink, summary);
+            if deliver(&record, sink, summary) {
+                self.rings.recorded(&key, &row);
+            } else {
+                self.unwritten += row.count;
+            }
             n += 1;
         }
         Ok(n)
@@ -195,12 +201,21 @@ impl Session {
         self.rings.books().row(self.index)
     }
 
-    /// Flows that ended in the kernel and are in no record: the accounting identity, which holds after
-    /// any drain when this is zero.
+    /// Flows of the slot that are in no record and that the sink has not complained about, once nothing
+    /// of it is alive or attached any more: the accounting identity holds when this is zero.
     #[must_use]
     pub fn lost(&self) -> u64 {
-        let ended: u64 = self.books().map_or(0, |b| b.ended.iter().sum());
-        ended.saturating_sub(self.recorded.iter().sum())
+        let missing = |b: SlotMetrics| {
+            let ended: u64 = accounting::unrecorded(&b).iter().sum();
+            ended + accounting::astray(&b, 0)
+        };
+        let missing = self.books().map_or(0, missing);
+        missing.saturating_sub(self.unwritten)
+    }
+
+    /// Waits until no program run is under way; see [`Rings::settle`].
+    pub fn settle(&self) -> Result<(), KernelError> {
+        self.rings.settle()
     }
 
     /// Forgets names and addresses that expired a while ago and that no live flow carries, when the slot
@@ -247,13 +262,8 @@ fn expired(all: Learned, slot: u32, limit: u64, held: &HashSet<u64>) -> Learned 
     Learned { names, addrs }
 }
 
-fn count(recorded: &mut [u64; VERDICTS], verdict: u8, n: u64) {
-    if let Some(c) = recorded.get_mut(usize::from(verdict)) {
-        *c += n;
-    }
-}
-
-fn deliver(record: &Record, sink: &mut Sink, summary: &mut Summary) {
-    sink.write(record);
+/// Hands a record out; whether it is kept.
+fn deliver(record: &Record, sink: &mut Sink, summary: &mut Summary) -> bool {
     summary.add(record);
+    sink.write(record)
 }

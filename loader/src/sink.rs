@@ -1,10 +1,16 @@
 //! Where records go: lines for people on stderr, JSON lines to stderr or a file.
 
-use crate::{record::Record, render::line};
+use crate::{
+    audit::{Outcome, PolicyChange},
+    record::Record,
+    render::line,
+};
 use jiff::tz::TimeZone;
+use serde::Serialize;
 use std::{
     fs::{File, OpenOptions},
     io::{self, Write},
+    os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
 };
 
@@ -55,23 +61,10 @@ impl Sink {
         })
     }
 
-    /// Writes one record. A file that cannot take it loses it, is complained about once, and counts;
-    /// what is shown on stderr is best effort, like every terminal.
-    pub fn write(&mut self, r: &Record) {
-        if self.file.is_some() {
-            let json = serde_json::to_string(r).map_err(io::Error::other);
-            let written = json.and_then(|mut text| {
-                text.push('\n');
-                match &mut self.file {
-                    Some((_, f)) => append(f, text.as_bytes()),
-                    None => Ok(()),
-                }
-            });
-            if let Err(e) = written {
-                self.unwritten += 1;
-                self.complain(&e);
-            }
-        }
+    /// Writes one record; whether it is kept. A file that cannot take it loses it, is complained about
+    /// once, and counts; what is shown on stderr is best effort, like every terminal. The file comes last,
+    /// so that as little as possible lies between its writing and the note that it is written.
+    pub fn write(&mut self, r: &Record) -> bool {
         let mut err = anstream::stderr().lock();
         let _ = match self.format {
             Format::Table => writeln!(err, "{}", line::line(r, &self.zone)),
@@ -81,6 +74,34 @@ impl Sink {
             },
             Format::Quiet => Ok(()),
         };
+        self.keep(r)
+    }
+
+    /// Writes what was done to the firewall: into the stream of records, and for people `report`, which
+    /// says more, and one line. What went well is not told where nothing is to be told.
+    pub fn change(&mut self, c: &PolicyChange, report: &str) {
+        let mut err = anstream::stderr().lock();
+        let quiet = self.format == Format::Quiet && c.outcome == Outcome::Applied;
+        let _ = match (self.format, serde_json::to_string(c)) {
+            (Format::Json, Ok(text)) => writeln!(err, "{text}"),
+            _ if quiet => Ok(()),
+            _ => writeln!(err, "{report}{c}"),
+        };
+        self.keep(c);
+    }
+
+    /// Appends to the file, if there is one.
+    fn keep(&mut self, what: &impl Serialize) -> bool {
+        let Some((_, file)) = &mut self.file else {
+            return true;
+        };
+        let json = serde_json::to_string(what).map_err(io::Error::other);
+        let written = json.and_then(|text| append(file, (text + "\n").as_bytes()));
+        if let Err(e) = &written {
+            self.unwritten += 1;
+            self.complain(e);
+        }
+        written.is_ok()
     }
 
     fn complain(&mut self, e: &io::Error) {
@@ -103,6 +124,17 @@ fn append(file: &mut File, line: &[u8]) -> io::Result<()> {
     })
 }
 
+/// Whether a file ends in the middle of a line, as one does whose writer was killed.
+fn half_a_line(path: &Path) -> io::Result<bool> {
+    let meta = path.metadata()?;
+    if !meta.is_file() || meta.len() == 0 {
+        return Ok(false);
+    }
+    let mut last = [0];
+    File::open(path)?.read_exact_at(&mut last, meta.len() - 1)?;
+    Ok(last != *b"\n")
+}
+
 fn open(path: &Path, owner: Option<(u32, u32)>) -> Result<(PathBuf, File), SinkError> {
     let failed = |what| {
         move |source| SinkError {
@@ -112,11 +144,14 @@ fn open(path: &Path, owner: Option<(u32, u32)>) -> Result<(PathBuf, File), SinkE
         }
     };
     let fresh = !path.exists();
-    let file = OpenOptions::new()
+    let mut file = OpenOptions::new()
         .create(true)
         .append(true)
         .open(path)
         .map_err(failed("open"))?;
+    if half_a_line(path).map_err(failed("read"))? {
+        append(&mut file, b"\n").map_err(failed("write"))?;
+    }
     if let (true, Some((uid, gid))) = (fresh, owner) {
         std::os::unix::fs::fchown(&file, Some(uid), Some(gid)).map_err(failed("give away"))?;
     }

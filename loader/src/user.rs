@@ -1,7 +1,7 @@
 //! Whom the command runs as, and what they can reach.
 
-use nix::unistd::{Gid, Uid, User};
-use std::{env, ffi::CString, fs, os::unix::fs::MetadataExt as _, path::Path};
+use nix::unistd::{self, Gid, Uid, User};
+use std::{env, ffi::CString, fs, io, os::unix::fs::MetadataExt as _, path::Path};
 
 /// Why nobody was found.
 #[derive(Debug, thiserror::Error)]
@@ -46,7 +46,7 @@ pub fn target(wanted: Option<&str>) -> Result<Option<Target>, UserError> {
 
 /// Whoever called: through sudo, or as themselves; nobody in particular when that is root.
 pub fn invoking() -> Result<Option<Target>, UserError> {
-    match nix::unistd::geteuid() {
+    match unistd::geteuid() {
         me if me.is_root() => target(None),
         me => find(&me.to_string()).map(Some),
     }
@@ -77,7 +77,7 @@ fn reachable(path: &Path, user: Option<&Target>) -> bool {
     let Some(user) = user.filter(|u| !u.uid.is_root()) else {
         return true;
     };
-    let groups = nix::unistd::getgrouplist(&user.name, user.gid).unwrap_or_default();
+    let groups = unistd::getgrouplist(&user.name, user.gid).unwrap_or_default();
     let in_group = groups.iter().any(|g| g.as_raw() == meta.gid());
     let mode = meta.mode();
     (meta.uid() == user.uid.as_raw() && mode & 0o200 != 0)
@@ -109,6 +109,36 @@ fn find(name: &str) -> Result<Target, UserError> {
         name,
         env,
     })
+}
+
+/// The file system as somebody else sees it, until dropped.
+#[derive(Debug)]
+pub struct SeenAs {
+    uid: Uid,
+    gid: Gid,
+    groups: Vec<Gid>,
+}
+
+impl Target {
+    /// From here on this thread opens only what the user may open, although we are root.
+    pub fn eyes(&self) -> io::Result<SeenAs> {
+        let groups = unistd::getgroups()?;
+        unistd::setgroups(&unistd::getgrouplist(&self.name, self.gid)?)?;
+        Ok(SeenAs {
+            groups,
+            gid: unistd::setfsgid(self.gid),
+            uid: unistd::setfsuid(self.uid),
+        })
+    }
+}
+
+impl Drop for SeenAs {
+    fn drop(&mut self) {
+        unistd::setfsuid(self.uid);
+        unistd::setfsgid(self.gid);
+        // Root may, and a failure would leave us with fewer groups than before.
+        let _ = unistd::setgroups(&self.groups);
+    }
 }
 
 #[cfg(test)]

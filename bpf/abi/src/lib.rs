@@ -21,7 +21,7 @@ pub use policy::*;
 pub use slot::*;
 
 /// Version of everything in this crate; part of the pin path.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// Names of maps, as pinned.
 pub mod maps {

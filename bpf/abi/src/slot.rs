@@ -90,7 +90,8 @@ pub mod trouble {
 }
 
 /// Limits and books of a slot. Every counter only grows, by atomic additions, for as long as the slot
-/// exists; the array is mapped by the loader, which resets what it has drained.
+/// exists; the array is mapped by the loader, which resets what it has drained and notes what it has
+/// recorded.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct SlotMetrics {
@@ -132,6 +133,9 @@ pub struct SlotMetrics {
     pub rate_count: u64,
     /// Catch-all rows by parity of the epoch and verdict: never fail, have no destination.
     pub catch_all: [[FoldRow; VERDICTS]; 2],
+    /// Flows that written records tell of, by verdict; counted up by the loader alone, here so that the
+    /// number outlives it. Last, so that no program writes to the same cache line.
+    pub recorded: [u64; VERDICTS],
 }
 
 /// Switches that the loader flips for all programs.

@@ -45,3 +45,4 @@ pub use render::render;
 pub use rule::{Action, PathMatch, PathRule, PortRange, Proto, Rule};
 pub use select::Selected;
 pub use suggest::suggest;
+pub use yaml::MAX_SOURCE;

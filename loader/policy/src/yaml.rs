@@ -10,7 +10,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 /// Largest file read.
-pub(crate) const MAX_SOURCE: usize = 16 << 20;
+pub const MAX_SOURCE: usize = 16 << 20;
 /// A policy needs six levels.
 const MAX_DEPTH: usize = 16;
 /// Characters between two remembered byte offsets.

@@ -2,13 +2,12 @@
 
 use super::{CommandError, FAILED, in_use, need_root, report};
 use crate::{
+    accounting,
     cli::DetachArgs,
-    instance::{Found, Root},
+    instance::{self, Found, Root},
     kernel::Rings,
-    record::verdict,
-    render::units,
 };
-use abi::{VERDICTS, close};
+use abi::close;
 
 pub(super) fn detach(root: &Root, args: &DetachArgs) -> Result<u8, CommandError> {
     need_root("detach")?;
@@ -40,42 +39,39 @@ fn detach_one(found: &Found, force: bool) -> Result<String, CommandError> {
             why,
         });
     }
-    let unreported = unreported(found);
+    Ok(format!("{} detached{}", found.id, take_down(found, force)?))
+}
+
+/// Removes an instance and tells, as the end of a sentence, what nobody has recorded. What cannot be
+/// read was never opened and has nothing to tell. A loader that is alive tells of its flows itself: two
+/// readers would take records from each other.
+pub(super) fn take_down(found: &Found, force: bool) -> Result<String, CommandError> {
+    let rings = (!found.alive).then(|| Rings::reopen(&found.pins).ok());
+    let Some(rings) = rings.flatten() else {
+        found.remove()?;
+        return Ok(String::new());
+    };
+    let slots: Vec<_> = found.pins.infos().unwrap_or_default();
+    let end = || {
+        for (_, info) in &slots {
+            // What cannot be ended is told as a flow whose end was not seen.
+            let _ = rings.end_flows(info.slot, close::DETACHED);
+        }
+    };
+    end();
     if !force {
         found.let_go()?;
     }
+    instance::remove_pins(&found.pins.dir().join("links"))?;
+    rings.settle()?;
+    // Flows that began in between.
+    end();
     found.remove()?;
-    Ok(format!("{} detached{unreported}", found.id))
-}
-
-/// Ends what lives and tells what nobody has recorded. An instance whose pins cannot be read was never
-/// opened, so it has nothing to tell.
-pub(super) fn unreported(found: &Found) -> String {
-    let Ok(mut rings) = Rings::reopen(&found.pins) else {
-        return String::new();
-    };
-    for (_, info) in found.pins.infos().unwrap_or_default() {
-        // What cannot be ended is still removed with its socket.
-        let _ = rings.end_flows(info.slot, close::DETACHED);
-    }
-    let mut counts = [0u64; VERDICTS];
-    rings.drain(|e| {
-        if let Some(c) = counts.get_mut(usize::from(e.flow.verdict)) {
-            *c += 1;
-        }
-    });
-    for (key, row) in rings.folds().unwrap_or_default() {
-        if let Some(c) = counts.get_mut(usize::from(key.verdict)) {
-            *c += row.count;
-        }
-    }
-    let told: Vec<String> = (0..)
-        .zip(counts)
-        .filter(|(_, n)| *n > 0)
-        .map(|(v, n)| format!("{} {}", units::count(n), verdict(v).to_lowercase()))
+    let books: Vec<_> = slots
+        .iter()
+        .filter_map(|(index, _)| rings.books().row(*index))
         .collect();
-    match told.as_slice() {
-        [] => String::new(),
-        _ => format!("; flows that no record tells of: {}", told.join(", ")),
-    }
+    Ok(accounting::losses(&books).map_or(String::new(), |lost| {
+        format!("; flows that no record tells of: {lost}")
+    }))
 }

@@ -2,6 +2,7 @@
 
 use super::{CommandError, need_root};
 use crate::{
+    accounting,
     cli::DumpArgs,
     doctor::books::TROUBLE,
     enrol,
@@ -23,6 +24,7 @@ use std::{
 /// One slot with everything the pins say of it.
 struct Slot {
     instance: Found,
+    index: u32,
     info: SlotInfo,
     config: Option<SlotConfig>,
     books: SlotMetrics,
@@ -66,6 +68,7 @@ fn open(found: &Found) -> Result<Vec<Slot>, CommandError> {
             let config = found.pins.config(info.cgroup_id)?;
             slots.push(Slot {
                 instance: found.clone(),
+                index,
                 info,
                 config,
                 books: *books,
@@ -142,6 +145,20 @@ impl Slot {
         let all = self.instance.pins.live()?;
         Ok(all.iter().filter(|l| l.flow.slot == self.info.slot).count() as u64)
     }
+
+    /// Flows that the books have lost sight of. The endings are read after the live flows were counted:
+    /// what begins or ends meanwhile is never taken for lost.
+    fn astray(&self, live: u64) -> Result<u64, CommandError> {
+        let now = self.instance.pins.books()?;
+        let ended = now
+            .get(self.index as usize)
+            .map_or(self.books.ended, |b| b.ended);
+        let books = SlotMetrics {
+            ended,
+            ..self.books
+        };
+        Ok(accounting::astray(&books, live))
+    }
 }
 
 fn mode(config: Option<&SlotConfig>) -> &'static str {
@@ -177,12 +194,12 @@ fn overview(slots: &[Slot], as_json: bool) -> Result<Rows, CommandError> {
     for s in slots {
         let [agent, project] = s.who();
         let ended = |v: u8| json!(s.books.ended[usize::from(v)]);
-        let live = match s.live() {
-            Ok(live) => live,
+        let (live, astray) = match s.live().and_then(|n| Ok((n, s.astray(n)?))) {
+            Ok(counted) => counted,
             Err(_) if !s.instance.is_whole() => continue,
             Err(e) => return Err(e),
         };
-        let ended_all: u64 = s.books.ended.iter().sum();
+        let unrecorded: u64 = accounting::unrecorded(&s.books).iter().sum();
         rows.push(vec![
             json!(s.instance.id),
             agent,
@@ -194,12 +211,23 @@ fn overview(slots: &[Slot], as_json: bool) -> Result<Rows, CommandError> {
             ended(VERDICT_ALLOWED),
             ended(VERDICT_DENIED),
             ended(VERDICT_BYPASSED),
-            json!(s.books.opened.saturating_sub(ended_all + live)),
+            json!(unrecorded),
+            json!(astray),
         ]);
     }
     let heads = vec![
-        "instance", "agent", "project", "mode", "cgroup", "command", "live", "allowed", "denied",
-        "bypassed", "lost",
+        "instance",
+        "agent",
+        "project",
+        "mode",
+        "cgroup",
+        "command",
+        "live",
+        "allowed",
+        "denied",
+        "bypassed",
+        "unrecorded",
+        "lost",
     ];
     Ok(Rows {
         heads,
@@ -334,6 +362,7 @@ fn counters(slots: &[Slot]) -> Rows {
         add("opened".to_owned(), b.opened);
         for (v, verdict) in [(0, "allowed"), (1, "denied"), (2, "bypassed")] {
             add(format!("ended_{verdict}"), b.ended[v]);
+            add(format!("recorded_{verdict}"), b.recorded[v]);
             add(format!("folded_{verdict}"), b.folded[v]);
             add(format!("bytes_in_{verdict}"), b.bytes_in[v]);
             add(format!("bytes_out_{verdict}"), b.bytes_out[v]);

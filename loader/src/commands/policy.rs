@@ -1,12 +1,12 @@
 //! `policy check` and `policy apply`.
 
-use super::{CommandError, WRONG_USE, color_on_stderr, compile, need_root, warn};
+use super::{CommandError, WRONG_USE, Who, color_on_stderr, need_root, rules, warn};
 use crate::{
     cli::{Mode, PolicyCommand},
-    enrol,
+    enrol::{self, Replaced},
     instance::Root,
-    policy_file::{self, PolicyFileError},
-    resolvers,
+    kernel::Pins,
+    policy_file::{self, PolicyFile, PolicyFileError},
 };
 use std::path::{Path, PathBuf};
 
@@ -43,6 +43,23 @@ fn check(files: &[PathBuf]) -> Result<u8, CommandError> {
     Ok(code)
 }
 
+/// Puts a slot under a policy for an agent. Nothing when the slot is not attached any more.
+pub(super) fn put(
+    pins: &Pins,
+    index: u32,
+    file: &PolicyFile,
+    who: Who<'_>,
+    mode: Option<Mode>,
+) -> Result<Option<Replaced>, CommandError> {
+    enrol::replace_policy(pins, index, &file.name, |id| {
+        rules(&file.name, &file.policy, who, id, mode)
+    })
+}
+
+fn label(s: &str) -> Option<&str> {
+    (!s.is_empty()).then_some(s)
+}
+
 fn apply(root: &Root, path: &Path, id: &str, mode: Option<Mode>) -> Result<u8, CommandError> {
     need_root("policy apply")?;
     let file = policy_file::load(path, color_on_stderr())?;
@@ -51,20 +68,18 @@ fn apply(root: &Root, path: &Path, id: &str, mode: Option<Mode>) -> Result<u8, C
     }
     let found = root.find(id)?;
     let mut changed = 0;
-    for (_, info) in found.pins.infos()? {
-        let Some(old) = found.pins.config(info.cgroup_id)? else {
+    for (index, info) in found.pins.infos()? {
+        let (agent, project) = (enrol::text(&info.agent), enrol::text(&info.project));
+        let who = (label(&agent), label(&project));
+        let Some(replaced) = put(&found.pins, index, &file, who, mode)? else {
             warn(&format!("slot {} is not attached any more", info.slot));
             continue;
         };
-        let (agent, project) = (enrol::text(&info.agent), enrol::text(&info.project));
-        let label = |s: &str| (!s.is_empty()).then(|| s.to_owned());
-        let selected = file
-            .policy
-            .select(label(&agent).as_deref(), label(&project).as_deref());
-        let next = old.policy.wrapping_add(1);
-        let compiled = compile(&file.name, &selected, next, mode)?;
-        let trusted = resolvers::resolve(&compiled.resolvers)?;
-        enrol::replace_policy(&found.pins, info.cgroup_id, &old, &compiled, next, &trusted)?;
+        if let Err(e) = replaced.cleaned {
+            warn(&format!(
+                "the new policy holds, the old one takes room: {e}"
+            ));
+        }
         changed += 1;
     }
     println!(

@@ -1,13 +1,17 @@
 //! `run`: one command in its own cgroup, from its first instruction to the end of its last flow.
 
+mod follow;
 mod house;
+mod reload;
 mod terminal;
 
-use super::{CommandError, FAILED, color_on_stderr, compile, detach, need_root, warn};
+pub use reload::ReloadError;
+
+use super::{CommandError, FAILED, color_on_stderr, detach, need_root, warn};
 use crate::{
     cli::RunArgs,
     contain::{Plan, WITHHELD},
-    instance::Root,
+    instance::{InstanceError, Root},
     kernel::Sizes,
     machine,
     policy_file::{self, PolicyFile},
@@ -19,6 +23,7 @@ use crate::{
 use ::policy::{Compiled, Policy};
 use caps::Capability;
 use house::House;
+use reload::Reload;
 use std::{
     net::IpAddr,
     str::FromStr as _,
@@ -45,7 +50,8 @@ pub(super) fn run(root: &Root, args: &RunArgs) -> Result<u8, CommandError> {
     root.prepare()?;
     sweep(root)?;
     notes(args, file.as_ref(), &compiled, user.as_ref());
-    let mut house = House::build(root, args, sizes, &compiled, &resolvers)?;
+    let reload = Reload::new(args, file.as_ref(), &compiled, user.as_ref())?;
+    let mut house = House::build(root, args, sizes, &compiled, &resolvers, reload)?;
     let plan = Plan {
         command: args.command.clone(),
         user,
@@ -141,10 +147,8 @@ fn rules(
 ) -> Result<(Compiled, Vec<IpAddr>), CommandError> {
     let observe = Policy::observe();
     let (name, policy) = file.map_or(("", &observe), |f| (f.name.as_str(), &f.policy));
-    let selected = policy.select(args.agent.as_deref(), args.project.as_deref());
-    let compiled = compile(name, &selected, FIRST_POLICY, args.mode)?;
-    let resolvers = resolvers::resolve(&compiled.resolvers)?;
-    Ok((compiled, resolvers))
+    let who = (args.agent.as_deref(), args.project.as_deref());
+    super::rules(name, policy, who, FIRST_POLICY, args.mode)
 }
 
 fn format(args: &RunArgs) -> Format {
@@ -163,11 +167,11 @@ fn owner(user: Option<&Target>) -> Option<(u32, u32)> {
 /// Removes what earlier loaders left when they died, where nothing needs it any more.
 fn sweep(root: &Root) -> Result<(), CommandError> {
     for found in root.list()?.iter().filter(|f| !f.alive && f.is_over()) {
-        if found.let_go().is_err() {
-            continue;
-        }
-        let unreported = detach::unreported(found);
-        found.remove()?;
+        let unreported = match detach::take_down(found, false) {
+            // It goes when its connections are gone.
+            Err(CommandError::Instance(InstanceError::Resists(_))) => continue,
+            told => told?,
+        };
         anstream::eprintln!("cleaned up {}, whose loader had died{unreported}", found.id);
     }
     Ok(())

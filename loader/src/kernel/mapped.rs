@@ -1,6 +1,6 @@
 //! Array maps mapped into our memory: counters are read without a call, and reset where they stand.
 
-use abi::{Control, FlowEvent, FoldRow, SlotMetrics, VERDICTS};
+use abi::{Control, FlowEvent, FoldRow, SlotMetrics, VERDICT_DENIED, VERDICTS};
 use std::{
     io,
     marker::PhantomData,
@@ -86,6 +86,21 @@ impl Books {
         if let Some(p) = self.0.at(index) {
             // SAFETY: within the mapping; the slot is not configured yet, so no program writes here.
             unsafe { p.write_volatile(*fresh) };
+        }
+    }
+
+    /// Notes that a record of this many flows was written. An unknown verdict counts as the kernel's
+    /// books count it, as denied.
+    pub(super) fn recorded(&self, index: u32, verdict: u8, flows: u64) {
+        if let Some(p) = self.0.at(index) {
+            let verdict = usize::from(verdict);
+            let at = if verdict < VERDICTS {
+                verdict
+            } else {
+                usize::from(VERDICT_DENIED)
+            };
+            // SAFETY: within the mapping, aligned; only loaders write here.
+            unsafe { atomic(&raw mut (*p).recorded[at]) }.fetch_add(flows, Ordering::Relaxed);
         }
     }
 

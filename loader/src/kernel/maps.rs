@@ -1,18 +1,17 @@
-//! Pinned maps, opened by path: what `dump` needs when nothing else is alive, and what every change of
-//! policy goes through.
+//! Pinned maps, opened by path: what `dump` needs when nothing else is alive.
 
 use super::{
     KernelError, diag, io_error, object,
     pod::{P, Plain},
+    policy_maps::PolicyMaps,
     sys,
 };
 use abi::{
-    AddrKey, ChainKey, LearnedAddr, LearnedAddrKey, LearnedName, LearnedNameKey, LiveFlow,
-    MAX_POLICY_ENTRIES, NameKey, RuleSet, RuleText, RuleTextKey, SlotConfig, SlotInfo, SlotMetrics,
-    close, maps, programs,
+    LearnedAddr, LearnedAddrKey, LearnedName, LearnedNameKey, LiveFlow, SlotConfig, SlotInfo,
+    SlotMetrics, close, maps, programs,
 };
-use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, lpm_trie::Key};
-use policy::Compiled;
+use aya::maps::{Array, HashMap, Map, MapData};
+use nix::fcntl::{Flock, FlockArg};
 use std::{
     collections::HashSet,
     fs::File,
@@ -21,16 +20,6 @@ use std::{
     path::{Path, PathBuf},
 };
 use zerocopy::{FromBytes as _, FromZeros as _, IntoBytes as _};
-
-type Trie<K, V> = LpmTrie<MapData, K, P<V>>;
-type AddrData = [u8; size_of::<AddrKey>() - 4];
-type NameData = [u8; size_of::<NameKey>() - 4];
-type PairData = [u32; 2];
-
-/// Policies whose rules can still be named after later ones have taken their place.
-const POLICIES_NAMED: u32 = 16;
-/// Above this many texts only the latest policy that went keeps its own.
-const TEXTS_KEPT_BELOW: usize = MAX_POLICY_ENTRIES as usize / 8;
 
 /// The pins of one instance.
 #[derive(Clone, Debug)]
@@ -85,6 +74,16 @@ impl Pins {
     pub fn infos(&self) -> Result<Vec<(u32, SlotInfo)>, KernelError> {
         let all: Vec<SlotInfo> = self.array(maps::SLOT_INFO)?;
         Ok((0..).zip(all).filter(|(_, i)| i.slot != 0).collect())
+    }
+
+    /// Writes a row of identity.
+    pub fn set_info(&self, index: u32, info: &SlotInfo) -> Result<(), KernelError> {
+        let mut array: Array<_, P<SlotInfo>> =
+            Array::try_from(Map::Array(self.map(maps::SLOT_INFO)?))
+                .map_err(|e| KernelError::map("open", maps::SLOT_INFO, io_error(e)))?;
+        array
+            .set(index, P(*info), 0)
+            .map_err(|e| KernelError::map("write", maps::SLOT_INFO, io_error(e)))
     }
 
     /// Every row of the books, row 0 included.
@@ -198,20 +197,17 @@ impl Pins {
 
     /// The policy maps.
     pub fn policy(&self) -> Result<PolicyMaps, KernelError> {
-        Ok(PolicyMaps {
-            addrs: trie(self.map(maps::POLICY_ADDRS)?, maps::POLICY_ADDRS)?,
-            names: trie(self.map(maps::POLICY_NAMES)?, maps::POLICY_NAMES)?,
-            chain: trie(self.map(maps::POLICY_CHAIN)?, maps::POLICY_CHAIN)?,
-            text: trie(self.map(maps::POLICY_TEXT)?, maps::POLICY_TEXT)?,
-        })
+        PolicyMaps::open(self)
     }
-}
 
-fn trie<K: aya::Pod, V: Plain>(
-    map: MapData,
-    name: &'static str,
-) -> Result<Trie<K, V>, KernelError> {
-    LpmTrie::try_from(Map::LpmTrie(map)).map_err(|e| KernelError::map("open", name, io_error(e)))
+    /// Holds off every other process that changes the policy of a slot, until the answer is dropped. Two
+    /// at once would write their rules under one id.
+    pub fn hold(&self) -> Result<Flock<File>, KernelError> {
+        let path = self.dir.join("maps");
+        let dir = File::open(&path).map_err(|e| KernelError::pin("open", &path, e))?;
+        Flock::lock(dir, FlockArg::LockExclusive)
+            .map_err(|(_, e)| KernelError::pin("lock", &path, e))
+    }
 }
 
 pub(super) fn entries<K: Plain, V: Plain>(
@@ -222,178 +218,14 @@ pub(super) fn entries<K: Plain, V: Plain>(
     all.map_err(|e| KernelError::map("read", name, io_error(e)))
 }
 
-fn removed(r: Result<(), aya::maps::MapError>, name: &'static str) -> Result<(), KernelError> {
+pub(super) fn removed(
+    r: Result<(), aya::maps::MapError>,
+    name: &'static str,
+) -> Result<(), KernelError> {
     match r.map_err(io_error) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => {
             Err(KernelError::map("remove from", name, e))
         }
         _ => Ok(()),
     }
-}
-
-/// The maps that hold policies, each entry under a policy id.
-pub struct PolicyMaps {
-    pub(super) addrs: Trie<AddrData, RuleSet>,
-    pub(super) names: Trie<NameData, RuleSet>,
-    pub(super) chain: Trie<PairData, RuleSet>,
-    pub(super) text: Trie<PairData, RuleText>,
-}
-
-fn addr_key(k: &AddrKey) -> Key<AddrData> {
-    let mut data = [0; size_of::<AddrData>()];
-    data.copy_from_slice(&k.as_bytes()[4..]);
-    Key::new(k.prefix_len, data)
-}
-
-fn name_key(k: &NameKey) -> Key<NameData> {
-    let mut data = [0; size_of::<NameData>()];
-    data.copy_from_slice(&k.as_bytes()[4..]);
-    Key::new(k.prefix_len, data)
-}
-
-fn chain_key(k: &ChainKey) -> Key<PairData> {
-    Key::new(k.prefix_len, [k.policy, k.set])
-}
-
-fn text_key(k: &RuleTextKey) -> Key<PairData> {
-    Key::new(k.prefix_len, [k.policy, k.rule])
-}
-
-impl PolicyMaps {
-    /// Writes a policy beside those that are there. Nothing looks at it until a slot's configuration
-    /// names its id. After an error the entries written so far are removed.
-    pub fn write(&mut self, p: &Compiled) -> Result<(), KernelError> {
-        let limit = MAX_POLICY_ENTRIES as usize;
-        for (map, entries) in [
-            (maps::POLICY_ADDRS, p.addrs.len()),
-            (maps::POLICY_NAMES, p.names.len()),
-            (maps::POLICY_CHAIN, p.chain.len()),
-            (maps::POLICY_TEXT, p.texts.len()),
-        ] {
-            if entries > limit {
-                return Err(KernelError::TooBig {
-                    map,
-                    entries,
-                    limit,
-                });
-            }
-        }
-        self.try_write(p).inspect_err(|_| self.erase_compiled(p))
-    }
-
-    fn try_write(&mut self, p: &Compiled) -> Result<(), KernelError> {
-        fill(
-            &mut self.text,
-            p.texts.iter().map(|(k, v)| (text_key(k), *v)),
-            maps::POLICY_TEXT,
-            p.texts.len(),
-        )?;
-        fill(
-            &mut self.chain,
-            p.chain.iter().map(|(k, v)| (chain_key(k), *v)),
-            maps::POLICY_CHAIN,
-            p.chain.len(),
-        )?;
-        fill(
-            &mut self.names,
-            p.names.iter().map(|(k, v)| (name_key(k), *v)),
-            maps::POLICY_NAMES,
-            p.names.len(),
-        )?;
-        fill(
-            &mut self.addrs,
-            p.addrs.iter().map(|(k, v)| (addr_key(k), *v)),
-            maps::POLICY_ADDRS,
-            p.addrs.len(),
-        )
-    }
-
-    /// Best effort after a failed write: what cannot be removed is under an id that nothing names.
-    fn erase_compiled(&mut self, p: &Compiled) {
-        for (k, _) in &p.addrs {
-            let _ = self.addrs.remove(&addr_key(k));
-        }
-        for (k, _) in &p.names {
-            let _ = self.names.remove(&name_key(k));
-        }
-        for (k, _) in &p.chain {
-            let _ = self.chain.remove(&chain_key(k));
-        }
-        for (k, _) in &p.texts {
-            let _ = self.text.remove(&text_key(k));
-        }
-    }
-
-    /// Removes every entry of a policy that no slot names any more. Waits for a grace period first,
-    /// so that no program run is left that could still look at it. Its rules as text stay for a
-    /// while: flows that it allowed are still alive and name them.
-    pub fn erase(&mut self, policy: u32) -> Result<(), KernelError> {
-        sys::grace_period().map_err(|source| KernelError::Call {
-            what: "cannot wait for running programs",
-            source,
-        })?;
-        let of = |head: &[u8]| head.get(..4) == Some(policy.as_bytes());
-        purge(&mut self.addrs, maps::POLICY_ADDRS, |k| of(&k.data()))?;
-        purge(&mut self.names, maps::POLICY_NAMES, |k| of(&k.data()))?;
-        purge(&mut self.chain, maps::POLICY_CHAIN, |k| {
-            k.data()[0] == policy
-        })?;
-        let keys = self.text.keys().filter(Result::is_ok).count();
-        let kept = if keys > TEXTS_KEPT_BELOW {
-            0
-        } else {
-            POLICIES_NAMED
-        };
-        purge(&mut self.text, maps::POLICY_TEXT, |k| {
-            k.data()[0].saturating_add(kept) < policy
-        })
-    }
-
-    /// The rules of a policy as text, in order.
-    pub fn rules(&self, policy: u32) -> Result<Vec<(u32, RuleText)>, KernelError> {
-        let all: Result<Vec<_>, _> = self.text.iter().collect();
-        let mut rules: Vec<(u32, RuleText)> = all
-            .map_err(|e| KernelError::map("read", maps::POLICY_TEXT, io_error(e)))?
-            .into_iter()
-            .filter(|(k, _)| k.data()[0] == policy)
-            .map(|(k, v)| (k.data()[1], v.0))
-            .collect();
-        rules.sort_by_key(|(n, _)| *n);
-        Ok(rules)
-    }
-}
-
-fn fill<K: aya::Pod, V: Plain>(
-    trie: &mut Trie<K, V>,
-    entries: impl Iterator<Item = (Key<K>, V)>,
-    map: &'static str,
-    count: usize,
-) -> Result<(), KernelError> {
-    for (key, value) in entries {
-        trie.insert(&key, P(value), 0).map_err(|e| {
-            let e = io_error(e);
-            if e.raw_os_error() == Some(libc::ENOSPC) {
-                return KernelError::TooBig {
-                    map,
-                    entries: count,
-                    limit: MAX_POLICY_ENTRIES as usize,
-                };
-            }
-            KernelError::map("write", map, e)
-        })?;
-    }
-    Ok(())
-}
-
-fn purge<K: aya::Pod, V: Plain>(
-    trie: &mut Trie<K, V>,
-    name: &'static str,
-    of: impl Fn(&Key<K>) -> bool,
-) -> Result<(), KernelError> {
-    let keys: Result<Vec<Key<K>>, _> = trie.keys().collect();
-    let keys = keys.map_err(|e| KernelError::map("read", name, io_error(e)))?;
-    for key in keys.iter().filter(|k| of(k)) {
-        removed(trie.remove(key), name)?;
-    }
-    Ok(())
 }

@@ -7,6 +7,7 @@ mod mapped;
 mod maps;
 mod object;
 mod pod;
+mod policy_maps;
 pub mod probe;
 pub mod query;
 mod rings;
@@ -14,8 +15,9 @@ mod sys;
 
 pub use btf::{BtfError, VMLINUX};
 pub use mapped::Books;
-pub use maps::{Learned, Pins, PolicyMaps};
+pub use maps::{Learned, Pins};
 pub use object::{Attached, Engine, Sizes, object};
+pub use policy_maps::PolicyMaps;
 pub use rings::Rings;
 
 use crate::machine;

@@ -1,10 +1,10 @@
 //! Loading, attaching and pinning: everything with an effect on the kernel's programs.
 
-use super::{Books, KernelError, Pins, btf, pod::P, rings::Rings, sys};
+use super::{Books, KernelError, Pins, btf, rings::Rings, sys};
 use abi::{SlotConfig, SlotInfo, SlotMetrics, maps, programs};
 use aya::{
     Btf, Ebpf, EbpfLoader,
-    maps::{Array, Map, MapData},
+    maps::{Map, MapData},
     programs::{
         CgroupSkbAttachType, Program,
         links::{CgroupAttachMode, FdLink},
@@ -145,12 +145,7 @@ impl Engine {
     /// Opens a slot: limits and identity first, the configuration last, in one write.
     pub fn enrol(&self, info: &SlotInfo, config: &SlotConfig) -> Result<(), KernelError> {
         self.books.open(config.index, &self.limits(config.slot));
-        let map = Map::Array(Pins::new(&self.dir).map(maps::SLOT_INFO)?);
-        let mut array: Array<_, P<SlotInfo>> = Array::try_from(map)
-            .map_err(|e| KernelError::map("open", maps::SLOT_INFO, super::io_error(e)))?;
-        array
-            .set(config.index, P(*info), 0)
-            .map_err(|e| KernelError::map("write", maps::SLOT_INFO, super::io_error(e)))?;
+        self.pins().set_info(config.index, info)?;
         configure(&self.slots, info.cgroup_id, config)
     }
 

@@ -6,6 +6,9 @@ use aya::maps::{Map, MapData, RingBuf};
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 use zerocopy::FromBytes as _;
 
+/// Entries of one ring that a drain hands out at most.
+const BATCH: usize = 1 << 14;
+
 /// The reading end of an instance.
 pub struct Rings {
     allowed: RingBuf<MapData>,
@@ -54,15 +57,20 @@ impl Rings {
         [fd(&self.allowed), fd(&self.denied)]
     }
 
-    /// Hands every record of both rings to `each`, the ring for denied and bypassed flows first. A record
-    /// leaves its ring only when `each` is done with it, so a loader that dies leaves the rest behind.
-    /// Returns how many entries were no records: they are passed over.
-    pub fn drain(&mut self, mut each: impl FnMut(&FlowEvent)) -> u64 {
+    /// Hands every record of both rings to `each`, the ring for denied and bypassed flows first. What
+    /// `each` says it has kept is noted in the books at once, and only then leaves its ring. Returns how
+    /// many entries were no records: they are passed over, and the books lack them. What comes in faster
+    /// than it is handed out stays for the next call: the reader has other duties.
+    pub fn drain(&mut self, mut each: impl FnMut(&FlowEvent) -> bool) -> u64 {
         let mut malformed = 0;
         for ring in [&mut self.denied, &mut self.allowed] {
-            while let Some(item) = ring.next() {
+            for _ in 0..BATCH {
+                let Some(item) = ring.next() else { break };
                 match FlowEvent::read_from_bytes(&item) {
-                    Ok(event) => each(&event),
+                    Ok(event) if each(&event) => {
+                        self.books.recorded(event.flow.index, event.flow.verdict, 1);
+                    }
+                    Ok(_) => {}
                     Err(_) => malformed += 1,
                 }
             }
@@ -71,7 +79,8 @@ impl Rings {
     }
 
     /// Takes the folded rows, if there are any: starts a new epoch, waits until no program can write
-    /// into the old one, and removes it. Each row stands for `count` flows.
+    /// into the old one, and removes it. Each row stands for `count` flows, which are missing in the
+    /// books until [`Rings::recorded`] says otherwise.
     pub fn folds(&mut self) -> Result<Vec<(FoldKey, FoldRow)>, KernelError> {
         let mut any = false;
         for index in 0..self.rows {
@@ -85,10 +94,7 @@ impl Rings {
             return Ok(Vec::new());
         }
         let epoch = self.switches.next_epoch();
-        sys::grace_period().map_err(|source| KernelError::Call {
-            what: "cannot wait for running programs",
-            source,
-        })?;
+        self.settle()?;
         let mut rows = self.table(epoch)?;
         for index in 0..self.rows {
             let slot = self.books.row(index).map_or(0, |m| m.slot);
@@ -109,6 +115,19 @@ impl Rings {
             ));
         }
         Ok(rows)
+    }
+
+    /// Waits until every program run that is under way is over. Once nothing is attached any more, the
+    /// books are final then.
+    pub fn settle(&self) -> Result<(), KernelError> {
+        sys::grace_period()
+    }
+
+    /// Notes that the record of a folded row was kept.
+    pub fn recorded(&self, key: &FoldKey, row: &FoldRow) {
+        let owner = |i: &u32| self.books.row(*i).is_some_and(|m| m.slot == key.slot);
+        let index = (0..self.rows).find(owner).unwrap_or(0);
+        self.books.recorded(index, key.verdict, row.count);
     }
 
     fn table(&self, epoch: u32) -> Result<Vec<(FoldKey, FoldRow)>, KernelError> {

@@ -1,5 +1,6 @@
 //! The few bpf(2) calls that aya does not make, and `membarrier`.
 
+use super::KernelError;
 use aya_obj::generated::{
     bpf_attach_type, bpf_attr, bpf_cmd, bpf_link_info, bpf_map_info, bpf_map_type,
 };
@@ -214,8 +215,12 @@ fn membarrier(cmd: libc::c_int) -> io::Result<i64> {
 }
 
 /// Waits until every program run that began before the call has ended (`synchronize_rcu`).
-pub(super) fn grace_period() -> io::Result<()> {
-    membarrier(MEMBARRIER_CMD_GLOBAL).map(drop)
+pub(super) fn grace_period() -> Result<(), KernelError> {
+    let waited = membarrier(MEMBARRIER_CMD_GLOBAL);
+    waited.map(drop).map_err(|source| KernelError::Call {
+        what: "cannot wait for running programs",
+        source,
+    })
 }
 
 /// Whether [`grace_period`] works: kernels with processors that run without a tick refuse it.

@@ -121,7 +121,10 @@ impl World {
         self.reader = Some(thread::spawn(move || {
             let mut n = 0;
             while !stop.load(Ordering::Relaxed) {
-                rings.drain(|_| n += 1);
+                rings.drain(|_| {
+                    n += 1;
+                    true
+                });
                 nix::poll::poll(&mut [], 5u16).ok();
             }
             n
@@ -411,6 +414,7 @@ fn records() {
             let record = context.ended(event, &mut Nameless);
             serde_json::to_writer(&mut text, &record).expect("JSON");
             text.push(b'\n');
+            true
         });
         rates.push(f64::from(n) / began.elapsed().as_secs_f64());
     }

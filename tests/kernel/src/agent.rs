@@ -74,7 +74,12 @@ impl Bench {
     /// Starts a Python program behind [`PRELUDE`] that talks by `step`.
     pub fn talk(&self, policy: &str, args: &[&str], program: &str) -> Talk {
         let code = format!("{PRELUDE}\n{program}");
-        let mut child = self.spawn(Some(policy), args, &["python3", "-c", &code]);
+        self.converse(Some(policy), args, &["python3", "-c", &code])
+    }
+
+    /// Starts a command that speaks a line and waits for one, in turns.
+    pub fn converse(&self, policy: Option<&str>, args: &[&str], cmd: &[&str]) -> Talk {
+        let mut child = self.spawn(policy, args, cmd);
         let said = BufReader::new(child.stdout.take().expect("a pipe"));
         let to = child.stdin.take();
         Talk { child, said, to }

@@ -9,6 +9,7 @@ pub mod bpf;
 pub mod check;
 pub mod dns;
 pub mod doctor;
+pub mod follow;
 pub mod net;
 pub mod peer;
 pub mod run;

@@ -36,8 +36,10 @@ pub struct Outcome {
     pub stdout: String,
     /// Standard error of both.
     pub stderr: String,
-    /// Every record, in the order written.
+    /// Every flow's record, in the order written.
     pub records: Vec<Value>,
+    /// What else is in the stream: changes of policy.
+    pub events: Vec<Value>,
 }
 
 impl Bench {
@@ -131,12 +133,27 @@ impl Bench {
             stdout: String::from_utf8_lossy(&out.stdout).into_owned(),
             stderr: String::from_utf8_lossy(&out.stderr).into_owned(),
             records: self.records(),
+            events: self.events(),
         }
     }
 
-    /// Records written so far.
+    /// Records of flows written so far.
     #[must_use]
     pub fn records(&self) -> Vec<Value> {
+        let mut all = self.stream();
+        all.retain(|r| r.get("event_name").is_none());
+        all
+    }
+
+    /// Changes of policy written so far.
+    #[must_use]
+    pub fn events(&self) -> Vec<Value> {
+        let mut all = self.stream();
+        all.retain(|r| r.get("event_name").is_some());
+        all
+    }
+
+    fn stream(&self) -> Vec<Value> {
         let text = fs::read_to_string(self.path("records.jsonl")).unwrap_or_default();
         text.lines()
             .map(|l| serde_json::from_str(l).expect("a record is one JSON object a line"))

@@ -150,7 +150,10 @@ impl World {
         let context = session::context(None, None);
         let records = &mut self.records;
         let rings = self.rings.as_mut().unwrap();
-        let malformed = rings.drain(|e| records.push(context.ended(e, &mut NoNames)));
+        let malformed = rings.drain(|e| {
+            records.push(context.ended(e, &mut NoNames));
+            true
+        });
         assert_eq!(malformed, 0);
         let s = |o: Option<std::net::IpAddr>| o.map(|i| i.to_string()).unwrap_or_default();
         self.records

@@ -2,6 +2,7 @@
 
 use super::{
     super::{CommandError, warn},
+    reload::Reload,
     terminal::{self, Event, Watch},
 };
 use crate::{
@@ -29,8 +30,8 @@ const INDEX: u32 = 1;
 pub(super) struct House {
     instance: Instance,
     cgroup: Cgroup,
-    cgroup_id: u64,
     session: Session,
+    reload: Reload,
     /// Keeps the programs; the pinned links keep them after us.
     _engine: Engine,
 }
@@ -42,6 +43,7 @@ impl House {
         sizes: Sizes,
         compiled: &Compiled,
         resolvers: &[IpAddr],
+        reload: Reload,
     ) -> Result<Self, CommandError> {
         let mount = cgroup::root()?;
         let instance = root.create("run")?;
@@ -60,9 +62,9 @@ impl House {
         match made {
             Ok((engine, session)) => Ok(Self {
                 instance,
-                cgroup_id: cgroup.id()?,
                 cgroup,
                 session,
+                reload,
                 _engine: engine,
             }),
             Err(e) => {
@@ -125,7 +127,8 @@ impl House {
         let code = loop {
             let seen = self.session.pump(sink, summary)?;
             self.session.clean(&self.instance.pins)?;
-            self.idle_flush(&mut watch)?;
+            self.follow_policy(sink);
+            self.idle_flush(&mut watch, sink)?;
             if let Event::Exited(code) = watch.wait(seen > 0, self.session.rings())? {
                 break code;
             }
@@ -135,14 +138,20 @@ impl House {
     }
 
     /// Reading the iterators ends datagram flows that have been idle; once a second is often enough.
-    fn idle_flush(&mut self, watch: &mut Watch) -> Result<(), CommandError> {
+    fn idle_flush(&mut self, watch: &mut Watch, sink: &mut Sink) -> Result<(), CommandError> {
         if watch.second_passed() {
             self.session.live(&self.instance.pins)?;
-            if let Some(config) = self.instance.pins.config(self.cgroup_id)? {
-                self.session.remember_rules(config.policy);
-            }
+            let policy = self.reload.notice(&self.instance.pins, INDEX, sink)?;
+            self.session.remember_rules(policy);
         }
         Ok(())
+    }
+
+    /// Puts the command under a policy file that has changed.
+    fn follow_policy(&mut self, sink: &mut Sink) {
+        if let Some(policy) = self.reload.look(&self.instance.pins, INDEX, sink) {
+            self.session.remember_rules(policy);
+        }
     }
 
     /// Ends the command's background processes and waits for connections that still carry data.
@@ -160,6 +169,7 @@ impl House {
         let mut told = false;
         loop {
             self.session.pump(sink, summary)?;
+            self.follow_policy(sink);
             let live = self.session.live(&self.instance.pins)?;
             let waited = began.elapsed();
             if (live == 0 && !self.cgroup.populated()?) || waited >= linger {
@@ -189,12 +199,16 @@ impl House {
             // Whatever was started must not go on without its reader.
             let _ = self.cgroup.kill();
         }
+        self.reload.notice(&self.instance.pins, INDEX, sink)?;
         self.session.end_flows(close::CONTAINER_EXIT)?;
         self.session.pump(sink, summary)?;
         let free = instance::let_go(&self.instance.pins, std::slice::from_ref(&self.cgroup));
         if free.is_ok() {
             instance::remove_pins(&self.instance.pins.dir().join("links"))?;
-            self.session.pump(sink, summary)?;
+            self.session.settle()?;
+            // Flows that began in between, on sockets that outlive the command.
+            self.session.end_flows(close::CONTAINER_EXIT)?;
+            while self.session.pump(sink, summary)? > 0 {}
         }
         if self.session.malformed > 0 {
             warn(&format!(
