@@ -270,8 +270,10 @@ impl Found {
         let empty = self
             .cgroups()
             .is_ok_and(|all| all.iter().all(|c| !c.populated().unwrap_or(true)));
-        // An instance whose loader died half-way through its making has no readable pins.
-        let unfinished = self.pins.infos().is_err();
+        // An instance whose loader died half-way through its making has nothing attached yet. One that
+        // has, and whose pins cannot be read, may still guard somebody.
+        let links = fs::read_dir(self.pins.dir().join("links"));
+        let unfinished = self.pins.infos().is_err() && links.into_iter().flatten().next().is_none();
         unfinished || (empty && self.pins.live().is_ok_and(|flows| flows.is_empty()))
     }
 

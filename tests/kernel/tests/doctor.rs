@@ -81,7 +81,7 @@ fn an_instance_that_is_well_has_no_problem_and_its_numbers_add_up() {
         check
             .of("ok")
             .iter()
-            .any(|f| f.contains(" 0 in rings"))
+            .any(|f| f.contains(" 0 waiting"))
             .then_some(check)
     });
     check.well();
@@ -89,7 +89,7 @@ fn an_instance_that_is_well_has_no_problem_and_its_numbers_add_up() {
     for says in [
         format!("9 of 9 hooks effective on clawker/{}", w.id),
         "15 of 15 pinned maps are those of its programs".to_owned(),
-        "accounting: 3 flows = 2 taken by the loader + 0 in rings + 0 folded + 1 live".to_owned(),
+        "accounting: 3 flows = 2 recorded + 0 waiting + 1 live".to_owned(),
         "the kernel accepts every program".to_owned(),
         "resolver 192.0.2.53 answers".to_owned(),
     ] {
@@ -313,7 +313,7 @@ fn a_dead_loader_is_named_and_what_waits_is_counted() {
         check
             .of("ok")
             .iter()
-            .any(|f| f.contains(" 0 in rings"))
+            .any(|f| f.contains(" 0 waiting"))
             .then_some(())
     });
     kill(Pid::from_raw(w.talk.loader() as i32), Signal::SIGKILL).unwrap();

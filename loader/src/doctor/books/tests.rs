@@ -24,9 +24,9 @@ fn books(i: &mut Instance) -> &mut Books {
 #[test]
 fn the_identity_is_told_with_its_parts() {
     let mut i = well();
-    books(&mut i).folded = 2;
+    books(&mut i).after.recorded[0] = 6;
     let all = findings(&i);
-    let text = "accounting: 12 flows = 7 taken by the loader + 1 in rings + 2 folded + 2 live";
+    let text = "accounting: 12 flows = 6 recorded + 4 waiting + 2 live";
     assert!(all.iter().any(|f| f.what == text), "{all:#?}");
 }
 
