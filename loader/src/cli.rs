@@ -1,5 +1,9 @@
 //! What the user typed: definitions only, no effects.
 
+mod policy;
+
+pub use policy::{AllowArgs, ExplainArgs, LearnArgs, PolicyCommand, TestArgs};
+
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::{ffi::OsString, path::PathBuf};
 
@@ -32,7 +36,7 @@ pub struct Cli {
 pub enum Command {
     /// Run a command under the firewall and record every flow of it
     #[command(
-        after_long_help = "The command runs in a cgroup of its own from its first instruction, with its terminal, its signals and its exit code. Without --policy nothing is denied but the built-in deny set (cloud metadata, link-local).\n\nFlow lines and the summary go to stderr; stdout belongs to the command.\n\nA changed policy file takes effect at once, and flows that it denies are cut. A file with mistakes is told and changes nothing. By default this is so only for a file that the command's user cannot write or replace.\n\nExamples:\n  sudo ebpf-manager run -- apt-get update\n  sudo ebpf-manager run --policy egress.yaml -- sh -c 'curl -s https://api.github.com/zen'\n  sudo ebpf-manager run --policy egress.yaml --mode audit --out flows.jsonl -- ./agent\n  sudo ebpf-manager run --policy egress.yaml --agent reviewer --project acme -- ./agent\n  sudo ebpf-manager run --policy egress.yaml --reload -- ./agent"
+        after_long_help = "The command runs in a cgroup of its own from its first instruction, with its terminal, its signals and its exit code. Without --policy nothing is denied but the built-in deny set (cloud metadata, link-local).\n\nFlow lines and the summary go to stderr; stdout belongs to the command.\n\nA changed policy file takes effect at once, and flows that it denies are cut. A file with mistakes is told and changes nothing. By default this is so only for a file that the command's user cannot write or replace.\n\nExamples:\n  sudo ebpf-manager run -- apt-get update\n  sudo ebpf-manager run --learn egress.yaml -- apt-get update\n  sudo ebpf-manager run --policy egress.yaml -- sh -c 'curl -s https://api.github.com/zen'\n  sudo ebpf-manager run --policy egress.yaml --mode audit --out flows.jsonl -- ./agent\n  sudo ebpf-manager run --policy egress.yaml --agent reviewer --project acme -- ./agent\n  sudo ebpf-manager run --policy egress.yaml --reload -- ./agent"
     )]
     Run(RunArgs),
     /// Show what is attached and what it has seen; reads pinned maps only, needs no loader
@@ -50,7 +54,7 @@ pub enum Command {
         after_long_help = "Asks the kernel what is really in force instead of believing the pins: each hook on each cgroup, whose programs and maps they are, who else is attached there, and whether the accounting adds up. docs/doctor.md explains every finding.\n\nWithout root it checks what it can and says what it could not.\n\nExit codes: 0 no problem, 1 a problem, 2 wrong use.\n\nExamples:\n  sudo ebpf-manager doctor\n  sudo ebpf-manager doctor --instance run-4711\n  sudo ebpf-manager doctor --json | jq 'select(.state == \"problem\")'"
     )]
     Doctor(DoctorArgs),
-    /// Check policy files, or put a running instance under another one
+    /// Check, explain, test and learn policies, or put a running instance under another one
     #[command(subcommand)]
     Policy(PolicyCommand),
     /// Tell the versions of the binary, the kernel and the pinned types, and the hash of the kernel object
@@ -86,6 +90,13 @@ pub struct RunArgs {
     /// Policy file (YAML); without one the command is only observed
     #[arg(short, long, value_name = "FILE")]
     pub policy: Option<PathBuf>,
+    /// Write a policy to FILE that allows what the command reached; nothing may be denied meanwhile
+    #[arg(
+        long,
+        value_name = "FILE",
+        long_help = "Write a policy to FILE that allows what the command reached, and nothing else. The run must deny nothing: no policy, or mode audit or observe. What a policy would have denied is not learned.\n\nA FILE that an earlier --learn wrote is added to, so that several runs teach together and the same run twice gives the same file. Any other FILE is refused, and so is one that somebody has changed. It belongs to whoever called sudo: keep it where the command cannot write, or run the command as another --user."
+    )]
+    pub learn: Option<PathBuf>,
     /// Overrides the policy's mode
     #[arg(short, long, value_enum)]
     pub mode: Option<Mode>,
@@ -206,30 +217,4 @@ pub struct DetachArgs {
     /// Also where processes still run or the loader is alive: they lose their firewall
     #[arg(long)]
     pub force: bool,
-}
-
-/// What to do with a policy.
-#[derive(Debug, Subcommand)]
-pub enum PolicyCommand {
-    /// Check a policy file: every mistake at once, nothing is changed
-    Check {
-        /// Policy files.
-        #[arg(required = true, value_name = "FILE")]
-        files: Vec<PathBuf>,
-    },
-    /// Put a running instance under another policy, without a moment in between
-    #[command(
-        after_long_help = "The new policy is complete in the kernel before the old one goes. Live flows are judged again at their next packet; one that the new policy denies is cut and recorded with close_reason `policy`."
-    )]
-    Apply {
-        /// Policy file
-        #[arg(value_name = "FILE")]
-        file: PathBuf,
-        /// Instance, as `dump` names it
-        #[arg(long, value_name = "ID")]
-        instance: String,
-        /// Overrides the policy's mode
-        #[arg(short, long, value_enum)]
-        mode: Option<Mode>,
-    },
 }

@@ -8,6 +8,9 @@ mod progress;
 mod run;
 mod version;
 
+pub use policy::AskError;
+pub use run::LearningError;
+
 use crate::{
     cgroup::{Cgroup, CgroupError},
     cli::{Cli, Command, Mode},
@@ -17,10 +20,11 @@ use crate::{
     machine::FLOOR,
     policy_file::PolicyFileError,
     resolvers::{self, ResolverError},
+    seen::RecordsError,
     sink::SinkError,
     user::UserError,
 };
-use ::policy::{CompileError, Compiled, Policy, Selected};
+use ::policy::{CompileError, Compiled, LearnError, Policy, Selected};
 use anstream::eprintln;
 use anstyle::{AnsiColor, Style};
 pub use run::ReloadError;
@@ -70,6 +74,18 @@ pub enum CommandError {
         /// Names and lines.
         rules: String,
     },
+    /// See [`AskError`].
+    #[error(transparent)]
+    Ask(#[from] AskError),
+    /// See [`RecordsError`].
+    #[error(transparent)]
+    Records(#[from] RecordsError),
+    /// See [`LearnError`].
+    #[error(transparent)]
+    Learn(#[from] LearnError),
+    /// See [`LearningError`].
+    #[error(transparent)]
+    Learning(#[from] LearningError),
     /// See [`ResolverError`].
     #[error(transparent)]
     Resolver(#[from] ResolverError),
@@ -126,6 +142,8 @@ pub fn exit_code(e: &CommandError) -> u8 {
         CommandError::PolicyFile(_)
         | CommandError::Compile { .. }
         | CommandError::NeedsProxy { .. }
+        | CommandError::Ask(_)
+        | CommandError::Records(_)
         | CommandError::Resolver(ResolverError::CoreDns)
         | CommandError::User(UserError::Unknown(_) | UserError::Name(_))
         | CommandError::Capability { .. }
@@ -136,6 +154,7 @@ pub fn exit_code(e: &CommandError) -> u8 {
         | CommandError::Instance(InstanceError::Unknown { .. } | InstanceError::NotBpffs(_)) => {
             WRONG_USE
         }
+        CommandError::Learning(e) if e.wrong_use() => WRONG_USE,
         _ => FAILED,
     }
 }

@@ -319,6 +319,18 @@ pub fn proto(n: u8) -> String {
     }
 }
 
+/// Protocol of a record as a number, where it is one that rules can be about.
+#[must_use]
+pub fn proto_number(name: &str) -> Option<u8> {
+    let known = [
+        abi::IPPROTO_TCP,
+        abi::IPPROTO_UDP,
+        abi::IPPROTO_ICMP,
+        abi::IPPROTO_ICMPV6,
+    ];
+    known.into_iter().find(|number| proto(*number) == name)
+}
+
 /// Reason as in records.
 #[must_use]
 pub fn reason_name(r: u8) -> &'static str {

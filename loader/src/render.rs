@@ -1,5 +1,6 @@
 //! What people read: units, one line a flow, the summary. Pure: text in, text out.
 
+pub mod explain;
 pub mod findings;
 pub mod line;
 pub mod summary;

@@ -136,6 +136,13 @@ fn exchange(server: SocketAddr, id: u16, patience: Duration) -> io::Result<u8> {
     }
 }
 
+/// The addresses that a policy's list comes to on this machine, as far as they can be told.
+#[must_use]
+pub fn known(list: &[Resolver]) -> Vec<IpAddr> {
+    let each = list.iter().map(std::slice::from_ref);
+    each.filter_map(|one| resolve(one).ok()).flatten().collect()
+}
+
 /// A way of looking names up that no packet shows: answers teach nothing.
 #[must_use]
 pub fn unseen_lookups() -> Option<&'static str> {

@@ -4,8 +4,10 @@ use crate::{
     audit::{Outcome, PolicyChange},
     record::Record,
     render::line,
+    seen::Seen,
 };
 use jiff::tz::TimeZone;
+use policy::Learner;
 use serde::Serialize;
 use std::{
     fs::{File, OpenOptions},
@@ -39,6 +41,8 @@ pub struct Sink {
     format: Format,
     zone: TimeZone,
     file: Option<(PathBuf, File)>,
+    /// Learns from every record, written or not.
+    pub learner: Option<Learner>,
     /// Records that could not be written to the file.
     pub unwritten: u64,
     complained: bool,
@@ -56,6 +60,7 @@ impl Sink {
             format,
             zone: TimeZone::system(),
             file,
+            learner: None,
             unwritten: 0,
             complained: false,
         })
@@ -65,6 +70,13 @@ impl Sink {
     /// once, and counts; what is shown on stderr is best effort, like every terminal. The file comes last,
     /// so that as little as possible lies between its writing and the note that it is written.
     pub fn write(&mut self, r: &Record) -> bool {
+        if let Some(learner) = &mut self.learner {
+            let seen = Seen::from(r);
+            // Our own records have no other verdicts than the three.
+            if let Ok(outcome) = seen.outcome() {
+                seen.observe(outcome, |o| learner.add(o));
+            }
+        }
         let mut err = anstream::stderr().lock();
         let _ = match self.format {
             Format::Table => writeln!(err, "{}", line::line(r, &self.zone)),

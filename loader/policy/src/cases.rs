@@ -1,15 +1,37 @@
 //! From `tests:` to [`Case`]s: what `policy test` asks and expects.
 
-use crate::destination::{Destination, Name};
 use crate::diagnostic::{Reports, quoted};
+use crate::explain::Explanation;
 use crate::fields::{Field, Fields};
-use crate::policy::Case;
+use crate::paths::Request;
+use crate::policy::{Case, Policy};
 use crate::rule_reader::name;
+use crate::target::{TARGET_PROTOS, Target};
 use crate::values::{self, ACTIONS};
 use crate::yaml::Node;
 use std::net::IpAddr;
 
-const CASE: [&str; 6] = ["agent", "to", "method", "path", "expect", "by"];
+impl Case {
+    /// What the policy says of the case. `trusted` are the addresses of its resolvers.
+    #[must_use]
+    pub fn explain<'p>(&self, policy: &'p Policy, trusted: &[IpAddr]) -> Explanation<'p> {
+        let (agent, project) = (self.agent.as_deref(), self.project.as_deref());
+        self.target.ask(trusted, |question| {
+            policy.explain(agent, project, question, self.request.as_ref())
+        })
+    }
+
+    /// Whether that is what the case expects: the action, and what decided if it says.
+    #[must_use]
+    pub fn passes(&self, told: &Explanation<'_>) -> bool {
+        let by = self.by.as_deref();
+        told.action() == self.expect && by.is_none_or(|by| by == told.decided_by())
+    }
+}
+
+const CASE: [&str; 8] = [
+    "agent", "project", "to", "proto", "method", "path", "expect", "by",
+];
 
 pub(crate) fn read(top: &Fields<'_>, reports: &mut Reports<'_>) -> Vec<Case> {
     let items = top
@@ -25,31 +47,22 @@ pub(crate) fn read(top: &Fields<'_>, reports: &mut Reports<'_>) -> Vec<Case> {
 fn case(item: &Node<'_>, reports: &mut Reports<'_>) -> Option<Case> {
     let fields = Fields::read(item, "a test", &CASE, reports)?;
     let to = required(&fields, "to", item, reports);
-    let target = to.and_then(|field| target(&field, reports));
+    let target = to.and_then(|to| target(&to, fields.get("proto"), reports));
     let expect = required(&fields, "expect", item, reports);
     let expect = expect.and_then(|field| field.word(&ACTIONS, reports));
-    let method = fields
-        .get("method")
-        .and_then(|field| values::method(field.text(reports)?, field.span(), reports));
-    let path = fields.get("path").and_then(|field| path(&field, reports));
-    if let (Some(field), None) | (None, Some(field)) = (fields.get("method"), fields.get("path")) {
-        let diagnostic = reports.error(field.key_span, format!("`{}` alone", field.key));
-        diagnostic.label("a request has a method and a path");
-    }
-    let span = to.map_or(&item.span, |field| field.span()).clone();
-    let (to, host, addr, port) = target?;
+    let identity = identity(&fields, reports);
+    let request = request(&fields, reports);
+    let by = fields.get("by").map(|field| name(&field, reports));
+    let span = to.map_or(&item.span, |field| field.span());
+    let (agent, project) = identity?;
     Some(Case {
-        agent: fields.get("agent").and_then(|field| name(&field, reports)),
-        to,
-        host,
-        addr,
-        port,
-        method,
-        path,
+        agent,
+        project,
+        target: target?,
+        request: request?,
         expect: expect?,
-        by: fields.get("by").and_then(|field| name(&field, reports)),
+        by: by.flatten(),
         line: reports.line(span.start),
-        span,
     })
 }
 
@@ -68,43 +81,73 @@ fn required<'n>(
     field
 }
 
-type Target = (String, Option<Name>, Option<IpAddr>, u16);
-
-/// `host:port`, `address:port` or `[address]:port`.
-fn target(field: &Field<'_>, reports: &mut Reports<'_>) -> Option<Target> {
-    let text = field.text(reports)?;
-    let Some((host, port)) = text.rsplit_once(':') else {
-        let diagnostic = reports.error(field.span(), format!("{} has no port", quoted(text)));
-        diagnostic.label("must be like `api.github.com:443` or `[2001:db8::1]:443`");
-        return None;
+fn target(
+    field: &Field<'_>,
+    proto: Option<Field<'_>>,
+    reports: &mut Reports<'_>,
+) -> Option<Target> {
+    let proto = match proto {
+        Some(proto) => Some(proto.word(&TARGET_PROTOS, reports)?),
+        None => None,
     };
-    let port = values::port(port, field.span(), reports);
-    let bare = host
-        .strip_prefix('[')
-        .and_then(|host| host.strip_suffix(']'))
-        .unwrap_or(host);
-    match values::destination(bare, field.span(), reports)? {
-        Destination::Exact(name) => Some((text.to_owned(), Some(name), None, port?)),
-        dst => {
-            if let Some(addr) = dst.address() {
-                return Some((text.to_owned(), None, Some(addr), port?));
+    let text = field.text(reports)?;
+    match Target::parse(text, proto) {
+        Ok(target) => Some(target),
+        Err(error) => {
+            let diagnostic = reports.error(field.span(), error.to_string());
+            diagnostic.label(error.label());
+            if let Some(help) = error.help() {
+                diagnostic.help(help);
             }
-            let message = format!("{} is more than one destination", quoted(bare));
-            reports
-                .error(field.span(), message)
-                .label("must be one name or one address");
             None
         }
     }
 }
 
-fn path(field: &Field<'_>, reports: &mut Reports<'_>) -> Option<String> {
-    let text = field.text(reports)?;
-    if text.starts_with('/') {
-        return Some(text.to_owned());
+/// Agent and project; `agent: project/agent` names both.
+type Identity = (Option<String>, Option<String>);
+
+fn identity(fields: &Fields<'_>, reports: &mut Reports<'_>) -> Option<Identity> {
+    let agent = fields.get("agent");
+    let project = fields.get("project");
+    let written = |field: Option<Field<'_>>, reports: &mut Reports<'_>| match field {
+        Some(field) => name(&field, reports).map(Some),
+        None => Some(None),
+    };
+    let (key, own) = (written(agent, reports)?, written(project, reports)?);
+    match (key.as_deref().and_then(|key| key.split_once('/')), own) {
+        (None, own) => Some((key, own)),
+        (Some((project, agent)), None) => Some((Some(agent.to_owned()), Some(project.to_owned()))),
+        (Some(_), Some(_)) => {
+            let at = project.map_or(0..0, |field| field.key_span.clone());
+            reports
+                .error(&at, "`project` beside `agent: project/agent`")
+                .label("the project is named twice");
+            None
+        }
     }
-    reports
-        .error(field.span(), format!("path {} is not a path", quoted(text)))
-        .label("must start with `/`");
-    None
+}
+
+/// The outer `None` is a mistake, the inner one a test without a request.
+fn request(fields: &Fields<'_>, reports: &mut Reports<'_>) -> Option<Option<Request>> {
+    let (method, path) = match (fields.get("method"), fields.get("path")) {
+        (None, None) => return Some(None),
+        (Some(method), Some(path)) => (method, path),
+        (Some(field), None) | (None, Some(field)) => {
+            let diagnostic = reports.error(field.key_span, format!("`{}` alone", field.key));
+            diagnostic.label("a request has a method and a path");
+            return None;
+        }
+    };
+    let name = method.text(reports);
+    let name = name.and_then(|text| values::method(text, method.span(), reports));
+    let target = path.text(reports)?;
+    match Request::new(name.as_deref()?, target) {
+        Ok(request) => Some(Some(request)),
+        Err(error) => {
+            let message = format!("path {} {error}", quoted(target));
+            reports.error(path.span(), message).label(error.label());
+            None
+        }
+    }
 }

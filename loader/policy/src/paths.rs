@@ -3,7 +3,8 @@
 //! Envoy matches with RE2, this crate with `regex`. The two agree on what both can parse, so what
 //! only one of them understands is refused when the file is read.
 
-use crate::rule::{Action, PathMatch, Rule};
+use crate::rule::{Action, PathMatch, PathRule, Rule};
+use crate::values::is_method;
 use regex::Regex;
 use regex_syntax::ast::{
     self, AssertionKind, ClassSetItem, Flag, FlagsItemKind, HexLiteralKind, LiteralKind,
@@ -64,21 +65,99 @@ fn whole(pattern: &str) -> Result<Regex, regex::Error> {
     Regex::new(&format!(r"\A(?:{pattern})\z"))
 }
 
+/// One HTTP request, as the proxy sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// The method, in upper case.
+    pub method: String,
+    /// The path, without query.
+    pub path: String,
+}
+
+/// Why a text is no part of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum RequestError {
+    /// Not upper-case letters.
+    #[error("is not a method")]
+    Method,
+    /// No slash in front.
+    #[error("is not a path")]
+    Path,
+    /// A query or fragment behind the path.
+    #[error("is more than a path")]
+    Query,
+}
+
+impl RequestError {
+    /// What holds instead, for the caret.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Method => "must be upper-case letters, like GET",
+            Self::Path => "must start with `/`",
+            Self::Query => "the query, from `?` or `#` on, is not looked at",
+        }
+    }
+}
+
+impl Request {
+    /// Checks both parts.
+    pub fn new(method: &str, path: &str) -> Result<Self, RequestError> {
+        if !is_method(method) {
+            return Err(RequestError::Method);
+        }
+        if !path.starts_with('/') {
+            return Err(RequestError::Path);
+        }
+        if path.contains(['?', '#']) {
+            return Err(RequestError::Query);
+        }
+        Ok(Self {
+            method: method.to_owned(),
+            path: path.to_owned(),
+        })
+    }
+}
+
 impl Rule {
     /// What happens to one request that the rule is about, and the number of the path rule that
-    /// decided; `None` is `path_default`. `path` has no query.
+    /// decided; `None` is `path_default`.
     #[must_use]
-    pub fn judge_request(&self, method: &str, path: &str) -> (Action, Option<usize>) {
+    pub fn judge_request(&self, request: &Request) -> (Action, Option<usize>) {
         if self.path_rules.is_empty() {
             return (self.action, None);
         }
-        let decides = self.path_rules.iter().position(|rule| {
-            let method = rule.methods.is_empty() || rule.methods.iter().any(|m| m == method);
-            method && rule.path.matches(path)
-        });
+        let decides = self
+            .path_rules
+            .iter()
+            .position(|rule| rule.mismatch(request).is_none());
         match decides {
             Some(number) => (self.path_rules[number].action, Some(number)),
             None => (self.path_default, None),
+        }
+    }
+}
+
+/// Why a path rule is not about a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PathMismatch {
+    /// The path is another.
+    Path,
+    /// The method is another.
+    Method,
+}
+
+impl PathRule {
+    /// Why the path rule is not about a request; `None`: it is.
+    #[must_use]
+    pub fn mismatch(&self, request: &Request) -> Option<PathMismatch> {
+        let method = |method: &String| *method == request.method;
+        if !self.path.matches(&request.path) {
+            Some(PathMismatch::Path)
+        } else if !self.methods.is_empty() && !self.methods.iter().any(method) {
+            Some(PathMismatch::Method)
+        } else {
+            None
         }
     }
 }

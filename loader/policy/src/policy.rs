@@ -1,15 +1,15 @@
 //! The policy: the checked form of the file. [`Policy::parse`] is the only way to make one from text.
 
 use crate::check;
-use crate::destination::Name;
 use crate::diagnostic::{Diagnostic, Reports};
 use crate::document;
+use crate::paths::Request;
 use crate::rule::{Action, Rule};
+use crate::target::Target;
 use crate::yaml;
 use ipnet::IpNet;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::ops::Range;
 use std::time::Duration;
 
 /// `mode:`.
@@ -24,7 +24,7 @@ pub enum Mode {
 }
 
 /// One entry of `resolvers:`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Resolver {
     /// What resolv.conf or the engine names.
     System,
@@ -46,40 +46,20 @@ pub(crate) struct Section {
 /// One entry of `tests:`.
 #[derive(Clone, Debug)]
 pub struct Case {
-    /// `agent:` as written, `agent` or `project/agent`.
+    /// `agent:`, without the project before its slash.
     pub agent: Option<String>,
-    /// `to:` as written.
-    pub to: String,
-    /// Name in `to:`.
-    pub host: Option<Name>,
-    /// Address in `to:`.
-    pub addr: Option<IpAddr>,
-    /// Port in `to:`.
-    pub port: u16,
-    /// `method:`.
-    pub method: Option<String>,
-    /// `path:`.
-    pub path: Option<String>,
+    /// `project:`, or what stands before the slash of `agent:`.
+    pub project: Option<String>,
+    /// `to:` with `proto:`.
+    pub target: Target,
+    /// `method:` and `path:`.
+    pub request: Option<Request>,
     /// `expect:`.
     pub expect: Action,
-    /// `by:`, the rule that must decide.
+    /// `by:`, what must decide.
     pub by: Option<String>,
-    /// Bytes of `to:` in the file.
-    pub span: Range<usize>,
     /// Line in the file, from 1.
     pub line: usize,
-}
-
-impl Case {
-    /// The agent and its project, for [`Policy::select`].
-    #[must_use]
-    pub fn identity(&self) -> (Option<&str>, Option<&str>) {
-        match self.agent.as_deref().map(|key| (key, key.split_once('/'))) {
-            None => (None, None),
-            Some((key, None)) => (Some(key), None),
-            Some((_, Some((project, agent)))) => (Some(agent), Some(project)),
-        }
-    }
 }
 
 /// Everything the file says, checked.

@@ -31,17 +31,7 @@ impl Policy {
     /// labels of another.
     #[must_use]
     pub fn select(&self, agent: Option<&str>, project: Option<&str>) -> Selected<'_> {
-        let plain = |label: &&str| !label.contains('/');
-        let (agent, project) = (agent.filter(plain), project.filter(plain));
-        let own_key = agent
-            .zip(project)
-            .map(|(agent, project)| format!("{project}/{agent}"));
-        let sections: [Option<&Section>; 4] = [
-            Some(&self.common),
-            project.and_then(|key| self.projects.get(key)),
-            own_key.and_then(|key| self.agents.get(&key)),
-            agent.and_then(|key| self.agents.get(key)),
-        ];
+        let sections = self.chosen(agent, project);
         let sections = || sections.iter().copied().flatten();
         Selected {
             mode: sections()
@@ -55,6 +45,25 @@ impl Policy {
             allow_builtin: &self.allow_builtin,
             rules: sections().flat_map(|section| &section.rules).collect(),
         }
+    }
+
+    /// The sections that hold for an agent, in the order of their rules.
+    pub(crate) fn chosen(
+        &self,
+        agent: Option<&str>,
+        project: Option<&str>,
+    ) -> [Option<&Section>; 4] {
+        let plain = |label: &&str| !label.contains('/');
+        let (agent, project) = (agent.filter(plain), project.filter(plain));
+        let own_key = agent
+            .zip(project)
+            .map(|(agent, project)| format!("{project}/{agent}"));
+        [
+            Some(&self.common),
+            project.and_then(|key| self.projects.get(key)),
+            own_key.and_then(|key| self.agents.get(&key)),
+            agent.and_then(|key| self.agents.get(key)),
+        ]
     }
 }
 

@@ -9,6 +9,7 @@ use crate::rule::{Action, PathMatch, PortRange, Proto};
 use crate::yaml::{Kind, Node};
 use std::ops::Range;
 use std::time::Duration;
+use thiserror::Error;
 
 /// Words of `proto`.
 pub(crate) const PROTOS: [(&str, Proto); 9] = [
@@ -121,23 +122,49 @@ fn port_range(text: &str, at: &Range<usize>, reports: &mut Reports<'_>) -> Optio
 }
 
 pub(crate) fn port(text: &str, at: &Range<usize>, reports: &mut Reports<'_>) -> Option<u16> {
-    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    match text.parse::<u16>() {
-        Ok(port) if digits && port > 0 => return Some(port),
-        _ if digits => {
-            let message = format!("port {} is out of range", quoted(text));
-            reports.error(at, message).label("must be 1–65535");
-        }
-        _ => {
-            let message = format!("port {} is not a number", quoted(text));
-            let label = "must be like 443, \"9000-9100\" or [80, 443]";
-            reports.error(at, message).label(label);
+    match port_number(text) {
+        Ok(port) => Some(port),
+        Err(error) => {
+            let message = format!("port {} {error}", quoted(text));
+            reports.error(at, message).label(error.label());
+            None
         }
     }
-    None
 }
 
-fn merged(mut ports: Vec<PortRange>) -> Vec<PortRange> {
+/// Why a text is no port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum PortError {
+    /// 0, or more than fits.
+    #[error("is out of range")]
+    Range,
+    /// Something else than digits.
+    #[error("is not a number")]
+    NotNumber,
+}
+
+impl PortError {
+    /// What holds instead, for the caret.
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::Range => "must be 1–65535",
+            Self::NotNumber => "must be like 443, \"9000-9100\" or [80, 443]",
+        }
+    }
+}
+
+pub(crate) fn port_number(text: &str) -> Result<u16, PortError> {
+    if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(PortError::NotNumber);
+    }
+    text.parse()
+        .ok()
+        .filter(|port| *port > 0)
+        .ok_or(PortError::Range)
+}
+
+/// Sorted, and ranges that touch made one.
+pub(crate) fn merged(mut ports: Vec<PortRange>) -> Vec<PortRange> {
     ports.sort_unstable();
     let mut out: Vec<PortRange> = Vec::with_capacity(ports.len());
     for next in ports {
@@ -224,13 +251,15 @@ pub(crate) fn methods(field: &Field<'_>, reports: &mut Reports<'_>) -> Option<Ve
 }
 
 pub(crate) fn method(text: &str, at: &Range<usize>, reports: &mut Reports<'_>) -> Option<String> {
-    if text
-        .bytes()
-        .all(|byte| byte.is_ascii_uppercase() || byte == b'-')
-    {
+    if is_method(text) {
         return Some(text.to_owned());
     }
     let diagnostic = reports.error(at, format!("{} is not a method", quoted(text)));
     diagnostic.label("must be upper-case letters, like GET");
     None
+}
+
+pub(crate) fn is_method(text: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_uppercase() || byte == b'-';
+    !text.is_empty() && text.bytes().all(allowed)
 }

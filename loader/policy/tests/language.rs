@@ -1,7 +1,7 @@
 //! What the keys of a policy mean.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
 
-use policy::{Action, Mode, Policy, Question, Reason, Resolver, Selected};
+use policy::{Action, Mode, Policy, Question, Reason, Request, Resolver, Selected};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -21,13 +21,17 @@ fn decide(selected: &Selected<'_>, to: &str, proto: u8, port: u16) -> (Action, R
     let addr: Option<IpAddr> = to.parse().ok();
     let host = addr.is_none().then_some(to);
     let verdict = selected.decide(&Question {
-        host,
+        hosts: host.as_slice(),
         addr,
         proto,
         port,
         resolver: false,
     });
     (verdict.action, verdict.reason)
+}
+
+fn request(method: &str, path: &str) -> Request {
+    Request::new(method, path).unwrap()
 }
 
 fn texts(selected: &Selected<'_>) -> Vec<String> {
@@ -127,11 +131,11 @@ fn the_file_of_the_ancestor_is_a_policy() {
     assert!(selected.rules()[4].insecure_skip_tls_verify);
     let raw = selected.rules()[1];
     assert_eq!(
-        raw.judge_request("GET", "/acme/x"),
+        raw.judge_request(&request("GET", "/acme/x")),
         (Action::Allow, Some(0))
     );
     assert_eq!(
-        raw.judge_request("POST", "/acme/x"),
+        raw.judge_request(&request("POST", "/acme/x")),
         (Action::Deny, Some(1))
     );
 }
@@ -142,23 +146,23 @@ fn path_rules_are_an_ordered_list_with_a_default() {
     let selected = policy.select(None, None);
     let rule = selected.rules()[0];
     assert_eq!(
-        rule.judge_request("GET", "/repos/acme/x"),
+        rule.judge_request(&request("GET", "/repos/acme/x")),
         (Action::Allow, Some(0))
     );
     assert_eq!(
-        rule.judge_request("POST", "/repos/acme/x"),
+        rule.judge_request(&request("POST", "/repos/acme/x")),
         (Action::Deny, None)
     );
     assert_eq!(
-        rule.judge_request("POST", "/users/bob/"),
+        rule.judge_request(&request("POST", "/users/bob/")),
         (Action::Allow, Some(1))
     );
     assert_eq!(
-        rule.judge_request("GET", "/users/bob/x"),
+        rule.judge_request(&request("GET", "/users/bob/x")),
         (Action::Deny, None)
     );
     assert_eq!(
-        rule.judge_request("GET", "/x/users/bob"),
+        rule.judge_request(&request("GET", "/x/users/bob")),
         (Action::Deny, None)
     );
 }
@@ -200,7 +204,7 @@ fn deny_beats_allow_and_the_losers_are_named() {
     );
     let selected = policy.select(None, None);
     let question = Question {
-        host: Some("Bad.Example.COM."),
+        hosts: &["Bad.Example.COM."],
         addr: None,
         proto: 6,
         port: 443,
@@ -230,7 +234,7 @@ fn private_answers_need_a_rule_that_says_so() {
         let addr = Some(addr.parse().unwrap());
         selected
             .decide(&Question {
-                host: Some(host),
+                hosts: &[host],
                 addr,
                 proto: 6,
                 port: 443,
@@ -261,7 +265,7 @@ fn dns_goes_to_the_resolvers_and_nowhere_else() {
     let ask = |addr: &str, port| {
         let addr = Some(addr.parse().unwrap());
         let question = Question {
-            host: None,
+            hosts: &[],
             addr,
             proto: 17,
             port,
@@ -316,9 +320,16 @@ fn a_case_knows_whom_it_asks_for() {
     let [case, other] = policy.tests() else {
         panic!("two cases")
     };
-    assert_eq!(case.identity(), (Some("reviewer"), Some("acme")));
-    assert_eq!(case.host.as_ref().unwrap().as_str(), "api.github.com");
-    assert_eq!((case.port, case.expect, case.line), (443, Action::Deny, 43));
-    assert_eq!(other.addr, Some("2001:db8::1".parse().unwrap()));
-    assert_eq!(other.identity(), (None, None));
+    let identity = (case.agent.as_deref(), case.project.as_deref());
+    assert_eq!(identity, (Some("reviewer"), Some("acme")));
+    assert_eq!(
+        case.target.host.as_ref().unwrap().as_str(),
+        "api.github.com"
+    );
+    assert_eq!(
+        (case.target.port, case.expect, case.line),
+        (443, Action::Deny, 43)
+    );
+    assert_eq!(other.target.addr, Some("2001:db8::1".parse().unwrap()));
+    assert_eq!((&other.agent, &other.project), (&None, &None));
 }

@@ -1,6 +1,11 @@
-//! `policy check` and `policy apply`.
+//! `policy …`: `check` and `apply` here, what asks and learns in files of its own.
 
-use super::{CommandError, WRONG_USE, Who, color_on_stderr, need_root, rules, warn};
+mod allow;
+mod explain;
+mod learn;
+mod test;
+
+use super::{CommandError, FAILED, WRONG_USE, Who, color_on_stderr, need_root, rules, warn};
 use crate::{
     cli::{Mode, PolicyCommand},
     enrol::{self, Replaced},
@@ -8,17 +13,91 @@ use crate::{
     kernel::Pins,
     policy_file::{self, PolicyFile, PolicyFileError},
 };
-use std::path::{Path, PathBuf};
+use ::policy::{RequestError, TargetError};
+use std::{
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+};
+
+/// Why a question about a policy has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum AskError {
+    /// `--to` is no destination.
+    #[error("--to: {source} ({})", source.label())]
+    Target {
+        /// What is wrong with it.
+        source: TargetError,
+    },
+    /// `--addr` beside an address.
+    #[error("--addr is where a name leads: --to has an address already")]
+    Addr,
+    /// `--method` or `--path` is none.
+    #[error("--{flag} {text:?} {error} ({})", error.label())]
+    Request {
+        /// Which.
+        flag: &'static str,
+        /// As typed.
+        text: String,
+        /// What is wrong with it.
+        error: RequestError,
+    },
+    /// The project twice.
+    #[error("--project beside --agent {0}: the project is named twice")]
+    Project(String),
+    /// A file without tests.
+    #[error("{0} has no `tests:`")]
+    NoTests(String),
+    /// No such flow.
+    #[error("no record in {file} has the flow_id {flow:?}")]
+    NoFlow {
+        /// The file.
+        file: String,
+        /// As typed.
+        flow: String,
+    },
+    /// More than one flow.
+    #[error("{count} records in {file} have a flow_id that ends in {flow:?}: give all of it")]
+    Flows {
+        /// The file.
+        file: String,
+        /// As typed.
+        flow: String,
+        /// How many.
+        count: usize,
+    },
+}
 
 pub(super) fn policy(root: &Root, command: PolicyCommand) -> Result<u8, CommandError> {
     match command {
         PolicyCommand::Check { files } => check(&files),
+        PolicyCommand::Explain(args) => explain::explain(&args),
+        PolicyCommand::Test(args) => test::test(&args),
+        PolicyCommand::Learn(args) => learn::learn(&args),
+        PolicyCommand::Allow(args) => allow::allow(&args),
         PolicyCommand::Apply {
             file,
             instance,
             mode,
         } => apply(root, &file, &instance, mode),
     }
+}
+
+/// Reads a policy that a question is about. Its warnings are those of `policy check`.
+fn load(path: &Path) -> Result<PolicyFile, CommandError> {
+    Ok(policy_file::load(path, color_on_stderr())?)
+}
+
+/// Writes to standard output, colours only where somebody looks.
+fn print(text: &str) -> Result<(), CommandError> {
+    let mut out = anstream::stdout().lock();
+    let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    written.map_err(CommandError::Output)
+}
+
+/// One JSON object on a line of standard output.
+fn print_json(value: &impl serde::Serialize) -> Result<(), CommandError> {
+    let text = serde_json::to_string(value).map_err(io::Error::other);
+    print(&format!("{}\n", text.map_err(CommandError::Output)?))
 }
 
 /// Checks every file before saying whether one failed.

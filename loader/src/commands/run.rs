@@ -2,12 +2,14 @@
 
 mod follow;
 mod house;
+mod learn;
 mod reload;
 mod terminal;
 
+pub use learn::LearningError;
 pub use reload::ReloadError;
 
-use super::{CommandError, FAILED, color_on_stderr, detach, need_root, warn};
+use super::{CommandError, FAILED, color_on_stderr, detach, need_root, report, warn};
 use crate::{
     cli::RunArgs,
     contain::{Plan, WITHHELD},
@@ -23,6 +25,7 @@ use crate::{
 use ::policy::{Compiled, Policy};
 use caps::Capability;
 use house::House;
+use learn::Learning;
 use reload::Reload;
 use std::{
     net::IpAddr,
@@ -46,7 +49,12 @@ pub(super) fn run(root: &Root, args: &RunArgs) -> Result<u8, CommandError> {
         .transpose()?;
     let (compiled, resolvers) = rules(args, file.as_ref())?;
     let cap_add = raw_where_it_passes(cap_add, &compiled);
+    let learning = Learning::open(args, file.as_ref(), (&compiled, &resolvers))?;
     let mut sink = Sink::open(format(args), args.out.as_deref(), owner(user.as_ref()))?;
+    let learning = learning.map(|(learning, learner)| {
+        sink.learner = Some(learner);
+        learning
+    });
     root.prepare()?;
     sweep(root)?;
     notes(args, file.as_ref(), &compiled, user.as_ref());
@@ -79,11 +87,14 @@ pub(super) fn run(root: &Root, args: &RunArgs) -> Result<u8, CommandError> {
             losses.lost, losses.unwritten
         ));
     }
-    Ok(if code == 0 && incomplete {
-        FAILED
-    } else {
-        code
-    })
+    let mut failed = incomplete;
+    if let Some((learning, learner)) = learning.zip(sink.learner)
+        && let Err(e) = learning.finish(learner)
+    {
+        report(&e);
+        failed = true;
+    }
+    Ok(if code == 0 && failed { FAILED } else { code })
 }
 
 fn kernel_is_new_enough() -> Result<(), CommandError> {
@@ -187,7 +198,13 @@ fn notes(args: &RunArgs, file: Option<&PolicyFile>, compiled: &Compiled, user: O
     if !args.quiet && !args.json {
         match (file, compiled.mode) {
             (None, _) => {
-                anstream::eprintln!("observing only: no policy (give one with --policy FILE)");
+                let learn = args.learn.as_deref().map(|path| path.display());
+                match learn {
+                    Some(path) => anstream::eprintln!("observing only: learning into {path}"),
+                    None => {
+                        anstream::eprintln!("observing only: no policy (try --learn egress.yaml)");
+                    }
+                }
             }
             (Some(f), abi::MODE_OBSERVE) => {
                 anstream::eprintln!("observing only: {} is not enforced", f.name);

@@ -1,7 +1,7 @@
 //! What a run comes to: flows by destination, and how to allow what was denied.
 
 use super::{line, units};
-use crate::record::Record;
+use crate::{record::Record, seen::Seen};
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use std::{collections::BTreeMap, time::Duration};
 
@@ -33,17 +33,6 @@ pub struct Losses {
     pub unwritten: u64,
 }
 
-/// Protocol number of a record's name; 0 for those no rule can allow.
-fn number(l4_proto: &str) -> u8 {
-    match l4_proto {
-        "tcp" => abi::IPPROTO_TCP,
-        "udp" => abi::IPPROTO_UDP,
-        "icmp" => abi::IPPROTO_ICMP,
-        "icmp6" => abi::IPPROTO_ICMPV6,
-        _ => 0,
-    }
-}
-
 impl Summary {
     /// Adds one record.
     pub fn add(&mut self, r: &Record) {
@@ -64,19 +53,10 @@ impl Summary {
         sum.flows += n;
         sum.sent += r.bytes_out;
         sum.received += r.bytes_in;
-        if r.verdict == "DENIED" && r.reason == "default" && r.direction == "egress" {
-            let host = r
-                .dst_host
-                .clone()
-                .or_else(|| r.dst_ip.map(|ip| ip.to_string()));
-            sum.hint = host
-                .and_then(|h| policy::suggest(&h, number(&r.l4_proto), r.dst_port.unwrap_or(0)));
-        }
-        if r.reason == "name" {
-            sum.hint = r
-                .qname
-                .as_deref()
-                .and_then(|h| policy::suggest(h, abi::IPPROTO_TCP, 443));
+        if r.verdict == "DENIED"
+            && let Ok(rule) = Seen::from(r).suggest()
+        {
+            sum.hint = Some(rule.to_string());
         }
     }
 

@@ -3,6 +3,7 @@
 use crate::run::{Bench, Outcome};
 use std::{
     io::{BufRead as _, BufReader, Write as _},
+    path::Path,
     process::{Child, ChildStdin, ChildStdout},
 };
 
@@ -69,6 +70,13 @@ impl Bench {
         let out = self.run(Some(policy), args, &["python3", "-c", &code]);
         assert_eq!(out.code, 0, "{}{}", out.stdout, out.stderr);
         out
+    }
+
+    /// Runs a Python program behind [`PRELUDE`] and learns from it.
+    pub fn learn(&self, policy: Option<&str>, file: &Path, program: &str) -> Outcome {
+        let code = format!("{PRELUDE}\n{program}");
+        let file = file.to_str().expect("a name that is text");
+        self.run(policy, &["--learn", file], &["python3", "-c", &code])
     }
 
     /// Starts a Python program behind [`PRELUDE`] that talks by `step`.
