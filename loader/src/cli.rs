@@ -4,8 +4,26 @@ mod policy;
 
 pub use policy::{AllowArgs, ExplainArgs, LearnArgs, PolicyCommand, TestArgs};
 
+use crate::filter::Filter;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::{ffi::OsString, path::PathBuf};
+
+/// What `watch --help` says at its end.
+const WATCH_HELP: &str = "\
+On a terminal a live table: what lives above, what ended below. Quitting leaves everything running. When the output is piped, one line for each flow that ended. A watcher that is too slow loses flows and is told how many; nobody else notices.
+
+Keys: / filter, b t d or s order, space pause, enter details, tab other table, ? help, q quit.
+
+A filter is a list of terms, FIELD OPERATOR VALUE, that must all hold. Operators are = != ~ > < >= <=; `~` looks for a part of a text. Upper and lower case are the same. `!` in front of a term turns it around. Fields: dst src host port sport proto bytes in out packets duration rtt close, and every field of a record.
+
+Needs root, or membership of the instance's control group (`run --control-group`).
+
+Examples:
+  sudo ebpf-manager watch
+  sudo ebpf-manager watch --filter 'verdict=DENIED dst~github port=22'
+  sudo ebpf-manager watch --instance run-4711 --sort bytes
+  sudo ebpf-manager watch --json --filter 'dst=10.0.0.0/8 bytes>1M' | jq .comm
+  sudo ebpf-manager watch --filter '!verdict=ALLOWED rule=\"github api\"' | tee denied.txt";
 
 /// The egress firewall and flow monitor of clawker.
 #[derive(Debug, Parser)]
@@ -26,6 +44,15 @@ pub struct Cli {
         hide_short_help = true
     )]
     pub pin_root: PathBuf,
+    /// Directory of the control sockets. Every command must be given the same one.
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        default_value = "/run/clawker",
+        hide_short_help = true
+    )]
+    pub control_dir: PathBuf,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -39,9 +66,14 @@ pub enum Command {
         after_long_help = "The command runs in a cgroup of its own from its first instruction, with its terminal, its signals and its exit code. Without --policy nothing is denied but the built-in deny set (cloud metadata, link-local).\n\nFlow lines and the summary go to stderr; stdout belongs to the command.\n\nA changed policy file takes effect at once, and flows that it denies are cut. A file with mistakes is told and changes nothing. By default this is so only for a file that the command's user cannot write or replace.\n\nExamples:\n  sudo ebpf-manager run -- apt-get update\n  sudo ebpf-manager run --learn egress.yaml -- apt-get update\n  sudo ebpf-manager run --policy egress.yaml -- sh -c 'curl -s https://api.github.com/zen'\n  sudo ebpf-manager run --policy egress.yaml --mode audit --out flows.jsonl -- ./agent\n  sudo ebpf-manager run --policy egress.yaml --agent reviewer --project acme -- ./agent\n  sudo ebpf-manager run --policy egress.yaml --reload -- ./agent"
     )]
     Run(RunArgs),
+    /// Watch the flows of running instances, as they live and end
+    #[command(
+        after_long_help = WATCH_HELP
+    )]
+    Watch(WatchArgs),
     /// Show what is attached and what it has seen; reads pinned maps only, needs no loader
     #[command(
-        after_long_help = "Works when everything in user space is dead: it reads the maps and iterators that are pinned in the kernel.\n\nExamples:\n  sudo ebpf-manager dump\n  sudo ebpf-manager dump --flows --json | jq .dst_host\n  sudo ebpf-manager dump --names"
+        after_long_help = "Works when everything in user space is dead: it reads the maps and iterators that are pinned in the kernel.\n\nExamples:\n  sudo ebpf-manager dump\n  sudo ebpf-manager dump --flows --json | jq .dst_host\n  sudo ebpf-manager dump --flows --filter 'dst~github bytes>1M'\n  sudo ebpf-manager dump --names"
     )]
     Dump(DumpArgs),
     /// Remove programs, pins and cgroups of instances whose loader is gone
@@ -144,6 +176,9 @@ pub struct RunArgs {
         hide_short_help = true
     )]
     pub ring_kib: u32,
+    /// Group whose members may watch, by name or number; `clawker` if there is one of this name
+    #[arg(long, value_name = "GROUP", hide_short_help = true)]
+    pub control_group: Option<String>,
     /// How long to wait for connections that outlive the command, in seconds
     #[arg(long, value_name = "S", default_value_t = 60, hide_short_help = true)]
     pub linger: u64,
@@ -187,6 +222,47 @@ pub struct DumpArgs {
     /// Only this instance
     #[arg(long, value_name = "ID")]
     pub instance: Option<String>,
+    /// Only flows for which this holds; see `ebpf-manager watch --help`
+    #[arg(long, value_name = "EXPR", requires = "flows")]
+    pub filter: Option<Filter>,
+}
+
+/// Arguments of `watch`.
+#[derive(Debug, Args)]
+pub struct WatchArgs {
+    /// Only this instance, as `dump` names it; without it every one, those that start later too
+    #[arg(long, value_name = "ID")]
+    pub instance: Option<String>,
+    /// Only flows for which this holds
+    #[arg(
+        short,
+        long,
+        value_name = "EXPR",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub filter: Filter,
+    /// What comes first, on a terminal
+    #[arg(short, long, value_enum, default_value_t = Sort::Time)]
+    pub sort: Sort,
+    /// One JSON object a line, also on a terminal
+    #[arg(long, conflicts_with = "plain")]
+    pub json: bool,
+    /// One line a flow, also on a terminal
+    #[arg(long)]
+    pub plain: bool,
+}
+
+/// What comes first in a table of flows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Sort {
+    /// The latest
+    #[default]
+    Time,
+    /// What moved most
+    Bytes,
+    /// By destination
+    Dst,
 }
 
 /// Arguments of `doctor`.

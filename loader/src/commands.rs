@@ -7,6 +7,7 @@ mod policy;
 mod progress;
 mod run;
 mod version;
+mod watch;
 
 pub use policy::AskError;
 pub use run::LearningError;
@@ -15,6 +16,7 @@ use crate::{
     cgroup::{Cgroup, CgroupError},
     cli::{Cli, Command, Mode},
     contain::StartError,
+    control::ControlError,
     instance::{Found, InstanceError, Root},
     kernel::KernelError,
     machine::FLOOR,
@@ -98,6 +100,17 @@ pub enum CommandError {
     /// A changed policy file that is left aside.
     #[error(transparent)]
     Reload(#[from] ReloadError),
+    /// See [`ControlError`].
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    /// Sockets that may not be opened.
+    #[error(
+        "cannot open the control socket of {0}: permission denied; run this as root (sudo), or as a member of the instance's control group"
+    )]
+    NotAMember(String),
+    /// The terminal resists.
+    #[error("cannot use the terminal: {0}")]
+    Terminal(std::io::Error),
     /// A capability that does not exist or is not withheld.
     #[error("--cap-add {given}: not one of the withheld capabilities ({withheld})")]
     Capability {
@@ -146,6 +159,7 @@ pub fn exit_code(e: &CommandError) -> u8 {
         | CommandError::Records(_)
         | CommandError::Resolver(ResolverError::CoreDns)
         | CommandError::User(UserError::Unknown(_) | UserError::Name(_))
+        | CommandError::Control(ControlError::NoGroup(_))
         | CommandError::Capability { .. }
         | CommandError::RingSize(_)
         | CommandError::Reload(_)
@@ -184,9 +198,10 @@ fn warn(text: &str) {
 pub fn execute(cli: Cli) -> Result<u8, CommandError> {
     let root = Root::new(&cli.pin_root);
     match cli.command {
-        Command::Run(args) => run::run(&root, &args),
+        Command::Run(args) => run::run(&root, &cli.control_dir, &args),
+        Command::Watch(args) => watch::watch(&cli.control_dir, &args),
         Command::Dump(args) => dump::dump(&root, &args),
-        Command::Detach(args) => detach::detach(&root, &args),
+        Command::Detach(args) => detach::detach(&root, &cli.control_dir, &args),
         Command::Doctor(args) => doctor::doctor(&root, &args),
         Command::Version { json } => version::version(json),
         Command::Policy(command) => policy::policy(&root, command),

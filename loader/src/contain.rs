@@ -21,6 +21,7 @@ use std::{
         fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
         unix::ffi::OsStrExt as _,
     },
+    path::{Path, PathBuf},
     process,
 };
 
@@ -82,6 +83,8 @@ pub struct Plan {
     pub cap_add: Vec<Capability>,
     /// Leave descriptors above 2 open.
     pub keep_fds: bool,
+    /// A directory that the command must not see into: that of the control sockets.
+    pub hidden: PathBuf,
 }
 
 /// A started command.
@@ -98,7 +101,7 @@ const STEPS: [&str; 8] = [
     "exec",
     "a mount and cgroup namespace of its own",
     "a private mount tree",
-    "hiding the cgroup and BPF file systems",
+    "hiding the cgroup and BPF file systems and the control sockets",
     "closing inherited descriptors",
     "dropping capabilities",
     "changing the user",
@@ -199,6 +202,7 @@ fn contain(plan: &Plan, pipe: &mut io::PipeWriter) -> Result<(), (u8, io::Error)
     let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
     mount(None::<&str>, "/", None::<&str>, private, None::<&str>).map_err(at(2))?;
     hide().map_err(at(3))?;
+    cover(&plan.hidden).map_err(at(3))?;
     if !plan.keep_fds {
         close_others(pipe).map_err(at(4))?;
     }
@@ -245,6 +249,18 @@ fn hide() -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Puts an empty directory over one that holds sockets. The mount belongs to the command's namespace, where
+/// nobody may take it away; a namespace below it gets both as one.
+fn cover(dir: &Path) -> io::Result<()> {
+    let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    let nothing = Some("tmpfs");
+    match mount(nothing, dir, nothing, flags, Some("mode=0555")) {
+        // There are no sockets, then.
+        Err(nix::Error::ENOENT | nix::Error::ENOTDIR) => Ok(()),
+        r => Ok(r?),
+    }
 }
 
 /// Closes everything above 2 but the pipe, which the exec closes.

@@ -1,10 +1,14 @@
 //! From a policy and an identity to an open slot: plain data first, then one write.
 
-use crate::kernel::{KernelError, Pins};
+use crate::{
+    control::Status,
+    kernel::{KernelError, Pins},
+};
 use abi::{
     INFO_PATH, INFO_TEXT, Ip, MAX_RESOLVERS, SLOT_DEFAULT_ALLOW, SLOT_ICMP_SOCKETS,
     SLOT_INBOUND_DENY, SLOT_LOOPBACK_IS_EGRESS, SlotConfig, SlotInfo,
 };
+use jiff::Timestamp;
 use policy::Compiled;
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -59,6 +63,21 @@ fn field<const N: usize>(s: &str) -> [u8; N] {
 }
 
 impl Identity {
+    /// As told to whoever connects to the control socket; since now.
+    #[must_use]
+    pub fn status(&self, instance: &str) -> Status {
+        Status {
+            instance: instance.to_owned(),
+            agent: self.agent.clone(),
+            project: self.project.clone(),
+            command: text(&field::<INFO_TEXT>(&self.command)),
+            policy_file: self.policy_file.clone(),
+            pid: std::process::id(),
+            since: Timestamp::now(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        }
+    }
+
     /// As kept in the kernel for `dump`.
     #[must_use]
     pub fn info(&self, slot: u32, since: u64) -> SlotInfo {

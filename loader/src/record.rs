@@ -4,14 +4,23 @@
 use crate::enrol::addr;
 use abi::{
     DIRECTION_INGRESS, FLOW_HAS_DST, FLOW_HAS_SRC, FLOW_NAMES, FLOW_WOULD_DENY, Flow, FlowEvent,
-    FoldKey, FoldRow, LiveFlow, NO_RULE, Tail, VERDICT_ALLOWED, VERDICT_BYPASSED, close, reason,
+    FoldKey, FoldRow, LiveFlow, NO_RULE, Tail, VERDICT_ALLOWED, VERDICT_BYPASSED, reason,
 };
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 
+mod read;
+mod words;
+
+pub use words::{
+    CLOSE_REASONS, DIRECTIONS, FOLDED, REASONS, VERDICTS, Word, proto, proto_number, reason_name,
+    verdict,
+};
+use words::{close_name, direction};
+
 /// What a flow's record says. Absent values are left out.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Record {
     /// End of the flow.
     pub time: Timestamp,
@@ -22,9 +31,11 @@ pub struct Record {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub project: Option<String>,
     /// ALLOWED, DENIED or BYPASSED.
-    pub verdict: &'static str,
+    #[serde(deserialize_with = "read::verdict")]
+    pub verdict: Word,
     /// `egress`, or `ingress` for accepted flows.
-    pub direction: &'static str,
+    #[serde(deserialize_with = "read::direction")]
+    pub direction: Word,
     /// Who began it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub src_ip: Option<IpAddr>,
@@ -43,13 +54,14 @@ pub struct Record {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dst_host: Option<String>,
     /// The names, if several led here.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub dst_hosts: Vec<String>,
     /// The name of a refused DNS query.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub qname: Option<String>,
     /// Always `unknown` from the kernel (P17).
-    pub l7_proto: &'static str,
+    #[serde(deserialize_with = "read::l7_proto")]
+    pub l7_proto: Word,
     /// Payload that arrived.
     pub bytes_in: u64,
     /// Payload that left.
@@ -63,13 +75,15 @@ pub struct Record {
     /// Beginning of the flow.
     pub start_time: Timestamp,
     /// Why this verdict.
-    pub reason: &'static str,
+    #[serde(deserialize_with = "read::reason")]
+    pub reason: Word,
     /// Rule that decided, or that cut the flow.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rule: Option<String>,
     /// Why it ended; absent while it lives.
+    #[serde(default, deserialize_with = "read::close_reason")]
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub close_reason: Option<&'static str>,
+    pub close_reason: Option<Word>,
     /// Process that opened it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pid: Option<u32>,
@@ -234,7 +248,7 @@ impl Context {
             duration_ms: 0,
             start_time: self.at(r.first),
             reason: if nowhere {
-                "folded"
+                FOLDED
             } else {
                 reason_name(k.reason)
             },
@@ -284,94 +298,6 @@ fn names(f: &Flow, look: &mut impl Lookup) -> Vec<String> {
 /// Whether a protocol has ports.
 fn ported(n: u8) -> bool {
     matches!(n, abi::IPPROTO_TCP | abi::IPPROTO_UDP)
-}
-
-/// Verdict as in records.
-#[must_use]
-pub fn verdict(v: u8) -> &'static str {
-    match v {
-        VERDICT_ALLOWED => "ALLOWED",
-        VERDICT_BYPASSED => "BYPASSED",
-        _ => "DENIED",
-    }
-}
-
-fn direction(d: u8) -> &'static str {
-    if d == DIRECTION_INGRESS {
-        "ingress"
-    } else {
-        "egress"
-    }
-}
-
-/// Protocol as in records.
-#[must_use]
-pub fn proto(n: u8) -> String {
-    match n {
-        abi::IPPROTO_TCP => "tcp".to_owned(),
-        abi::IPPROTO_UDP => "udp".to_owned(),
-        abi::IPPROTO_ICMP => "icmp".to_owned(),
-        abi::IPPROTO_ICMPV6 => "icmp6".to_owned(),
-        132 => "sctp".to_owned(),
-        136 => "udplite".to_owned(),
-        255 => "raw".to_owned(),
-        n => n.to_string(),
-    }
-}
-
-/// Protocol of a record as a number, where it is one that rules can be about.
-#[must_use]
-pub fn proto_number(name: &str) -> Option<u8> {
-    let known = [
-        abi::IPPROTO_TCP,
-        abi::IPPROTO_UDP,
-        abi::IPPROTO_ICMP,
-        abi::IPPROTO_ICMPV6,
-    ];
-    known.into_iter().find(|number| proto(*number) == name)
-}
-
-/// Reason as in records.
-#[must_use]
-pub fn reason_name(r: u8) -> &'static str {
-    const NAMES: [&str; reason::COUNT] = [
-        "rule",
-        "default",
-        "builtin",
-        "bypass",
-        "observe",
-        "raw_socket",
-        "protocol",
-        "resolver",
-        "name",
-        "query",
-        "no_state",
-        "mid_stream",
-        "not_enrolled",
-        "inbound",
-        "headers",
-    ];
-    NAMES.get(usize::from(r)).copied().unwrap_or("unknown")
-}
-
-/// Close reason as in records; nothing for a live flow.
-fn close_name(c: u64) -> Option<&'static str> {
-    const NAMES: [&str; close::COUNT as usize - 1] = [
-        "fin",
-        "rst",
-        "refused",
-        "timeout",
-        "unreachable",
-        "idle",
-        "replaced",
-        "policy",
-        "denied",
-        "container_exit",
-        "upgraded",
-        "detached",
-    ];
-    let at = usize::try_from(c).ok()?.checked_sub(1)?;
-    Some(NAMES.get(at).copied().unwrap_or("unknown"))
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 
 use crate::{
     accounting,
+    control::{LIVE_MOST, Tap},
     kernel::{KernelError, Learned, Pins, Rings},
     record::{Context, Lookup, Record},
     render::summary::Summary,
@@ -10,6 +11,7 @@ use crate::{
 };
 use abi::{LearnedNameKey, SlotMetrics};
 use std::{
+    cmp::Reverse,
     collections::{HashMap, HashSet},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -96,6 +98,8 @@ pub struct Session {
     unwritten: u64,
     /// Entries of a ring that were no records.
     pub malformed: u64,
+    /// Where watchers get their flows from; nobody watches until there is a server.
+    pub tap: Tap,
     cleaned: u64,
 }
 
@@ -143,6 +147,7 @@ impl Session {
             slot,
             unwritten: 0,
             malformed: 0,
+            tap: Tap::default(),
             cleaned: boot_now(),
         }
     }
@@ -156,23 +161,26 @@ impl Session {
     /// Reads everything there is. Returns how many records there were.
     pub fn pump(&mut self, sink: &mut Sink, summary: &mut Summary) -> Result<usize, KernelError> {
         self.context.wall_offset = wall_offset();
+        self.tap.admit();
         let mut n = 0;
         let (context, names, unwritten) = (&self.context, &mut self.names, &mut self.unwritten);
+        let tap = &mut self.tap;
         self.malformed += self.rings.drain(|event| {
             n += 1;
-            let kept = deliver(&context.ended(event, names), sink, summary);
+            let kept = deliver(&context.ended(event, names), sink, summary, tap);
             *unwritten += u64::from(!kept);
             kept
         });
         for (key, row) in self.rings.folds()? {
             let record = self.context.folded(&key, &row, &mut self.names);
-            if deliver(&record, sink, summary) {
+            if deliver(&record, sink, summary, &mut self.tap) {
                 self.rings.recorded(&key, &row);
             } else {
                 self.unwritten += row.count;
             }
             n += 1;
         }
+        self.tap.flush();
         Ok(n)
     }
 
@@ -181,13 +189,20 @@ impl Session {
         self.names.load_rules(policy);
     }
 
-    /// Ends idle datagram flows and returns the flows that live on.
-    pub fn live(&self, pins: &Pins) -> Result<usize, KernelError> {
-        Ok(pins
-            .live()?
-            .iter()
-            .filter(|l| l.flow.slot == self.slot)
-            .count())
+    /// Ends idle datagram flows and returns how many flows live on, having shown them to whoever watches.
+    pub fn live(&mut self, pins: &Pins) -> Result<usize, KernelError> {
+        let mut flows = pins.live()?;
+        flows.retain(|l| l.flow.slot == self.slot);
+        if self.tap.wants_live() {
+            flows.sort_unstable_by_key(|l| {
+                Reverse(l.tail.bytes_in.saturating_add(l.tail.bytes_out))
+            });
+            let (context, names) = (&self.context, &mut self.names);
+            let shown = flows.iter().take(LIVE_MOST).map(|l| context.live(l, names));
+            self.tap.live(flows.len(), shown);
+            self.tap.flush();
+        }
+        Ok(flows.len())
     }
 
     /// Ends every flow that is left, with this close reason.
@@ -263,7 +278,8 @@ fn expired(all: Learned, slot: u32, limit: u64, held: &HashSet<u64>) -> Learned 
 }
 
 /// Hands a record out; whether it is kept.
-fn deliver(record: &Record, sink: &mut Sink, summary: &mut Summary) -> bool {
+fn deliver(record: &Record, sink: &mut Sink, summary: &mut Summary, tap: &mut Tap) -> bool {
     summary.add(record);
+    tap.ended(record);
     sink.write(record)
 }

@@ -4,17 +4,24 @@ use super::{CommandError, FAILED, in_use, need_root, report};
 use crate::{
     accounting,
     cli::DetachArgs,
+    control,
     instance::{self, Found, Root},
     kernel::Rings,
 };
 use abi::close;
+use std::path::Path;
 
-pub(super) fn detach(root: &Root, args: &DetachArgs) -> Result<u8, CommandError> {
+pub(super) fn detach(
+    root: &Root,
+    control_dir: &Path,
+    args: &DetachArgs,
+) -> Result<u8, CommandError> {
     need_root("detach")?;
     let all = match &args.instance {
         Some(id) => vec![root.find(id)?],
         None => root.list()?,
     };
+    control::sweep(control_dir);
     let mut code = 0;
     for found in &all {
         match detach_one(found, args.force) {

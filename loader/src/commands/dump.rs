@@ -6,6 +6,7 @@ use crate::{
     cli::DumpArgs,
     doctor::books::TROUBLE,
     enrol,
+    filter::Filter,
     instance::{Found, Root},
     kernel::Learned,
     record::{Lookup as _, reason_name},
@@ -50,7 +51,7 @@ pub(super) fn dump(root: &Root, args: &DumpArgs) -> Result<u8, CommandError> {
     } else if args.what.names {
         names(&slots)?
     } else if args.what.flows {
-        return flows(&slots, args.json);
+        return flows(&slots, args);
     } else if args.what.counters {
         counters(&slots)
     } else {
@@ -321,7 +322,9 @@ fn names(slots: &[Slot]) -> Result<Rows, CommandError> {
     })
 }
 
-fn flows(slots: &[Slot], as_json: bool) -> Result<u8, CommandError> {
+fn flows(slots: &[Slot], args: &DumpArgs) -> Result<u8, CommandError> {
+    let everything = Filter::default();
+    let filter = args.filter.as_ref().unwrap_or(&everything);
     let mut out = anstream::stdout().lock();
     let zone = TimeZone::system();
     let mut any = false;
@@ -336,9 +339,12 @@ fn flows(slots: &[Slot], as_json: bool) -> Result<u8, CommandError> {
             .iter()
             .filter(|l| l.flow.slot == s.info.slot)
         {
-            any = true;
             let record = context.live(l, &mut look);
-            let text = if as_json {
+            if !filter.matches(&record) {
+                continue;
+            }
+            any = true;
+            let text = if args.json {
                 serde_json::to_string(&record).map_err(|e| CommandError::Output(e.into()))?
             } else {
                 line::line(&record, &zone)
@@ -346,8 +352,13 @@ fn flows(slots: &[Slot], as_json: bool) -> Result<u8, CommandError> {
             writeln!(out, "{text}").map_err(CommandError::Output)?;
         }
     }
-    if !any && !as_json {
-        writeln!(out, "no flow is alive").map_err(CommandError::Output)?;
+    if !any && !args.json {
+        let none = if filter.is_empty() {
+            "no flow is alive"
+        } else {
+            "no flow that matches is alive"
+        };
+        writeln!(out, "{none}").map_err(CommandError::Output)?;
     }
     Ok(0)
 }

@@ -13,6 +13,7 @@ use super::{CommandError, FAILED, color_on_stderr, detach, need_root, report, wa
 use crate::{
     cli::RunArgs,
     contain::{Plan, WITHHELD},
+    control::{self, Gate},
     instance::{InstanceError, Root},
     kernel::Sizes,
     machine,
@@ -26,9 +27,11 @@ use ::policy::{Compiled, Policy};
 use caps::Capability;
 use house::House;
 use learn::Learning;
+use nix::unistd::Gid;
 use reload::Reload;
 use std::{
     net::IpAddr,
+    path::Path,
     str::FromStr as _,
     time::{Duration, Instant},
 };
@@ -36,12 +39,13 @@ use std::{
 /// The first policy of an instance.
 const FIRST_POLICY: u32 = 1;
 
-pub(super) fn run(root: &Root, args: &RunArgs) -> Result<u8, CommandError> {
+pub(super) fn run(root: &Root, control_dir: &Path, args: &RunArgs) -> Result<u8, CommandError> {
     need_root("run")?;
     kernel_is_new_enough()?;
     let sizes = sizes(args)?;
     let cap_add = capabilities(&args.cap_add)?;
     let user = user::target(args.user.as_deref())?;
+    let group = control::group(args.control_group.as_deref())?;
     let file = args
         .policy
         .as_deref()
@@ -57,6 +61,7 @@ pub(super) fn run(root: &Root, args: &RunArgs) -> Result<u8, CommandError> {
     });
     root.prepare()?;
     sweep(root)?;
+    let control = control_at(control_dir, group);
     notes(args, file.as_ref(), &compiled, user.as_ref());
     let reload = Reload::new(args, file.as_ref(), &compiled, user.as_ref())?;
     let mut house = House::build(root, args, sizes, &compiled, &resolvers, reload)?;
@@ -65,11 +70,13 @@ pub(super) fn run(root: &Root, args: &RunArgs) -> Result<u8, CommandError> {
         user,
         cap_add,
         keep_fds: args.keep_fds,
+        hidden: control_dir.to_owned(),
     };
     let mut summary = Summary::default();
     let began = Instant::now();
     let outcome = house.live(
         &plan,
+        control,
         &mut sink,
         &mut summary,
         Duration::from_secs(args.linger),
@@ -186,6 +193,19 @@ fn sweep(root: &Root) -> Result<(), CommandError> {
         anstream::eprintln!("cleaned up {}, whose loader had died{unreported}", found.id);
     }
     Ok(())
+}
+
+/// Where to serve whoever watches, and whom; nowhere if that is not possible, which the command does not
+/// suffer from.
+fn control_at(dir: &Path, group: Option<Gid>) -> Option<(&Path, Gate)> {
+    control::sweep(dir);
+    match control::prepare(dir) {
+        Ok(()) => Some((dir, Gate { group })),
+        Err(e) => {
+            warn(&format!("{e}; this run cannot be watched"));
+            None
+        }
+    }
 }
 
 /// One line for each thing the user should know before the command starts.

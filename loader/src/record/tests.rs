@@ -1,5 +1,5 @@
 use super::*;
-use abi::{Ip, VERDICT_DENIED};
+use abi::{Ip, VERDICT_DENIED, close};
 use zerocopy::FromZeros as _;
 
 struct Table;
@@ -159,4 +159,39 @@ fn every_reason_and_close_reason_has_a_name() {
     assert_eq!(close_name(0), None);
     assert_eq!(reason_name(reason::HEADERS), "headers");
     assert_eq!(close_name(u64::from(close::DETACHED)), Some("detached"));
+}
+
+#[test]
+fn records_come_back_from_their_json() {
+    let mut e = event();
+    e.flow.names[1] = 2;
+    let folded = context().folded(&FoldKey::new_zeroed(), &FoldRow::default(), &mut Table);
+    let live = context().live(
+        &LiveFlow {
+            flow: e.flow,
+            tail: Tail { close: 0, ..e.tail },
+            cookie: 0,
+        },
+        &mut Table,
+    );
+    for count in 0..=2 {
+        e.flow.name_count = count;
+        for r in [&context().ended(&e, &mut Table), &folded, &live] {
+            let json = serde_json::to_string(r).unwrap();
+            assert_eq!(&serde_json::from_str::<Record>(&json).unwrap(), r, "{json}");
+        }
+    }
+}
+
+#[test]
+fn what_a_later_version_says_is_unknown_but_a_verdict_is_not_guessed() {
+    let r = context().ended(&event(), &mut Table);
+    let json = serde_json::to_string(&r).unwrap();
+    let read = |from: &str, to: &str| serde_json::from_str::<Record>(&json.replace(from, to));
+    let later = read(r#""reason":"rule""#, r#""reason":"astrology","more":1"#).unwrap();
+    assert_eq!(later.reason, "unknown");
+    let escaped = read(r#""close_reason":"fin""#, r#""close_reason":"f\u0069n""#).unwrap();
+    assert_eq!(escaped.close_reason, Some("fin"));
+    assert!(read("ALLOWED", "PERMITTED").is_err());
+    assert!(read("egress", "sideways").is_err());
 }

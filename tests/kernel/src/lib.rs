@@ -7,11 +7,13 @@
 pub mod agent;
 pub mod bpf;
 pub mod check;
+pub mod control;
 pub mod dns;
 pub mod doctor;
 pub mod follow;
 pub mod net;
 pub mod peer;
+pub mod pty;
 pub mod run;
 pub mod server;
 pub mod sniff;

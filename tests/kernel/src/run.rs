@@ -70,6 +70,12 @@ impl Bench {
         self.dir.path().join(name)
     }
 
+    /// Directory of the control sockets.
+    #[must_use]
+    pub fn control(&self) -> PathBuf {
+        self.path("control")
+    }
+
     /// Writes a policy file and returns its path.
     pub fn policy(&self, text: &str) -> PathBuf {
         let path = self.path("policy.yaml");
@@ -77,11 +83,12 @@ impl Bench {
         path
     }
 
-    /// The binary with its pin root.
+    /// The binary with its pin root and control directory.
     #[must_use]
     pub fn manager(&self) -> Command {
         let mut c = Command::new(binary());
         c.arg("--pin-root").arg(&self.pins);
+        c.arg("--control-dir").arg(self.control());
         c
     }
 

@@ -9,6 +9,7 @@ use crate::{
     cgroup::{self, Cgroup},
     cli::RunArgs,
     contain::{self, Plan},
+    control::{self, Gate},
     enrol::{self, Identity},
     instance::{self, Instance, Root},
     kernel::{Engine, Sizes},
@@ -20,6 +21,7 @@ use ::policy::Compiled;
 use abi::close;
 use std::{
     net::IpAddr,
+    path::Path,
     time::{Duration, Instant},
 };
 
@@ -34,6 +36,8 @@ pub(super) struct House {
     reload: Reload,
     /// Keeps the programs; the pinned links keep them after us.
     _engine: Engine,
+    identity: Identity,
+    control: Option<control::Server>,
 }
 
 impl House {
@@ -60,12 +64,14 @@ impl House {
             &cgroup,
         );
         match made {
-            Ok((engine, session)) => Ok(Self {
+            Ok((engine, session, identity)) => Ok(Self {
                 instance,
                 cgroup,
                 session,
                 reload,
                 _engine: engine,
+                identity,
+                control: None,
             }),
             Err(e) => {
                 undo(&instance, &cgroup);
@@ -82,7 +88,7 @@ impl House {
         instance: &Instance,
         below: &str,
         cgroup: &Cgroup,
-    ) -> Result<(Engine, Session), CommandError> {
+    ) -> Result<(Engine, Session, Identity), CommandError> {
         Cgroup::create(cgroup.path())?;
         let mut engine = Engine::load(instance.pins.dir(), sizes)?;
         engine.attach(&cgroup.open()?, "1")?;
@@ -109,13 +115,14 @@ impl House {
         engine.enrol(&identity.info(slot, session::boot_now()), &config)?;
         let context = session::context(args.agent.clone(), args.project.clone());
         let session = Session::new(engine.rings()?, &instance.pins, context, slot, INDEX);
-        Ok((engine, session))
+        Ok((engine, session, identity))
     }
 
     /// Starts the command, shows its flows, and waits until it and its connections are done.
     pub(super) fn live(
         &mut self,
         plan: &Plan,
+        control: Option<(&Path, Gate)>,
         sink: &mut Sink,
         summary: &mut Summary,
         linger: Duration,
@@ -124,6 +131,10 @@ impl House {
         let mut watch = Watch::new()?;
         let child = contain::start(plan, &self.cgroup.open()?)?;
         watch.child(child);
+        // Not before the command exists: a new process is made while there is one thread.
+        if let Some((dir, gate)) = control {
+            self.open_control(dir, gate);
+        }
         let code = loop {
             let seen = self.session.pump(sink, summary)?;
             self.session.clean(&self.instance.pins)?;
@@ -135,6 +146,18 @@ impl House {
         };
         self.outlast(&mut watch, sink, summary, linger)?;
         Ok(code)
+    }
+
+    /// Lets people watch. Without it the run goes on as well.
+    fn open_control(&mut self, dir: &Path, gate: Gate) {
+        let status = self.identity.status(&self.instance.id);
+        match control::Server::start(dir, gate, status) {
+            Ok((server, tap)) => {
+                self.session.tap = tap;
+                self.control = Some(server);
+            }
+            Err(e) => warn(&format!("{e}; this run cannot be watched")),
+        }
     }
 
     /// Reading the iterators ends datagram flows that have been idle; once a second is often enough.
@@ -210,6 +233,7 @@ impl House {
             self.session.end_flows(close::CONTAINER_EXIT)?;
             while self.session.pump(sink, summary)? > 0 {}
         }
+        drop(self.control.take());
         if self.session.malformed > 0 {
             warn(&format!(
                 "{} entries of the rings were no records",

@@ -1,0 +1,244 @@
+//! One connection: a request, then an answer or a stream of them. Never waits, and holds a bounded
+//! amount of memory whatever the other end does.
+
+use super::{
+    protocol::{self, MAX_REQUEST, Request, RequestError, Status},
+    tap::{Door, Letters},
+};
+use nix::{
+    errno::Errno,
+    poll::PollFlags,
+    sys::socket::{MsgFlags, recv, send},
+};
+use std::{
+    os::{
+        fd::{AsFd, AsRawFd as _, BorrowedFd},
+        unix::net::UnixStream,
+    },
+    time::{Duration, Instant},
+};
+
+/// How long a connection may stay without having asked for anything.
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+/// Requests answered on one connection.
+const MAX_REQUESTS: u32 = 64;
+/// What is taken from the queue at once; one more line may come on top.
+const CHUNK: usize = 64 << 10;
+/// Chunks written in one turn, so that a fast reader does not keep the others waiting.
+const CHUNKS_A_TURN: usize = 16;
+
+/// A connection that was let in, or one that is being told why it was not.
+pub(super) struct Guest {
+    stream: UnixStream,
+    input: Vec<u8>,
+    input_over: bool,
+    output: Vec<u8>,
+    written: usize,
+    state: State,
+    requests: u32,
+    since: Instant,
+}
+
+enum State {
+    /// Has not asked for a stream.
+    Asking,
+    /// Gets one.
+    Watching(Letters),
+    /// Goes when the output is written.
+    Leaving,
+}
+
+/// The connection is over.
+pub(super) struct Gone;
+
+impl Guest {
+    pub(super) fn new(stream: UnixStream) -> Self {
+        Self {
+            stream,
+            input: Vec::new(),
+            input_over: false,
+            output: Vec::new(),
+            written: 0,
+            state: State::Asking,
+            requests: 0,
+            since: Instant::now(),
+        }
+    }
+
+    /// Somebody who is told why he cannot stay.
+    pub(super) fn refused(stream: UnixStream, why: &str) -> Self {
+        let mut guest = Self::new(stream);
+        guest.refuse(why);
+        guest
+    }
+
+    /// What to wait for.
+    pub(super) fn interest(&self) -> PollFlags {
+        let mut flags = PollFlags::empty();
+        // Who does not take the answers need not ask for more of them.
+        if !self.input_over && self.output.is_empty() {
+            flags |= PollFlags::POLLIN;
+        }
+        if !self.output.is_empty() {
+            flags |= PollFlags::POLLOUT;
+        }
+        flags
+    }
+
+    /// When its patience ends; a watcher may stay.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        match self.state {
+            State::Watching(_) => None,
+            State::Asking | State::Leaving => Some(self.since + PATIENCE),
+        }
+    }
+
+    /// Whether everything it is to get has been written.
+    pub(super) fn is_served(&self) -> bool {
+        self.output.is_empty()
+    }
+
+    /// One turn: reads what came, writes what there is and what fits.
+    pub(super) fn turn(
+        &mut self,
+        ready: PollFlags,
+        door: &Door,
+        status: &Status,
+    ) -> Result<(), Gone> {
+        if self.deadline().is_some_and(|d| Instant::now() >= d) {
+            return Err(Gone);
+        }
+        if ready.intersects(PollFlags::POLLERR | PollFlags::POLLHUP) {
+            return Err(Gone);
+        }
+        if ready.contains(PollFlags::POLLIN) {
+            self.read()?;
+            self.requests(door, status);
+        }
+        self.write()
+    }
+
+    /// Writes what is left to say, and then the last line.
+    pub(super) fn farewell(&mut self) {
+        self.fill();
+        if matches!(self.state, State::Watching(_)) && self.output.len() < CHUNK {
+            self.output.extend_from_slice(protocol::END.as_bytes());
+            self.leave();
+        }
+    }
+
+    fn refuse(&mut self, why: &str) {
+        self.output
+            .extend_from_slice(protocol::error(why).as_bytes());
+        self.leave();
+        self.input = Vec::new();
+        self.input_over = true;
+    }
+
+    /// From now on it has a while to take what is left for it.
+    fn leave(&mut self) {
+        self.state = State::Leaving;
+        self.since = Instant::now();
+    }
+
+    fn read(&mut self) -> Result<(), Gone> {
+        let mut chunk = [0; MAX_REQUEST];
+        match recv(self.stream.as_raw_fd(), &mut chunk, MsgFlags::empty()) {
+            // It may still read: `nc` and `socat` close their half when their input ends.
+            Ok(0) => self.input_over = true,
+            Ok(n) => self.input.extend_from_slice(&chunk[..n]),
+            Err(Errno::EAGAIN | Errno::EINTR) => {}
+            Err(_) => return Err(Gone),
+        }
+        Ok(())
+    }
+
+    fn requests(&mut self, door: &Door, status: &Status) {
+        while let Some(end) = self.input.iter().position(|b| *b == b'\n') {
+            let line: Vec<u8> = self.input.drain(..=end).collect();
+            if matches!(self.state, State::Watching(_)) {
+                return self.refuse(&RequestError::Watching.to_string());
+            }
+            match Request::parse(&line[..end]) {
+                Ok(request) => self.answer(request, door, status),
+                Err(e) => return self.refuse(&e.to_string()),
+            }
+        }
+        match self.state {
+            State::Watching(_) if !self.input.is_empty() => {
+                self.refuse(&RequestError::Watching.to_string());
+            }
+            State::Asking if self.input.len() > MAX_REQUEST => {
+                self.refuse(&RequestError::TooLong.to_string());
+            }
+            State::Asking if self.input_over => self.leave(),
+            _ => {}
+        }
+    }
+
+    fn answer(&mut self, request: Request, door: &Door, status: &Status) {
+        self.requests += 1;
+        if self.requests > MAX_REQUESTS {
+            return self.refuse(&RequestError::TooMany.to_string());
+        }
+        self.output
+            .extend_from_slice(protocol::status(status).as_bytes());
+        if let Request::Watch(watch) = request {
+            self.state = State::Watching(door.join(watch.live));
+        }
+    }
+
+    /// Takes lines from the queue until there is a chunk.
+    fn fill(&mut self) {
+        let State::Watching(letters) = &self.state else {
+            return;
+        };
+        while self.output.len() < CHUNK {
+            match letters.next() {
+                Some(line) => self.output.extend_from_slice(line.as_bytes()),
+                None => break,
+            }
+        }
+        // What did not fit came after what did.
+        if self.output.len() < CHUNK {
+            let lost = letters.lost();
+            if lost > 0 {
+                self.output
+                    .extend_from_slice(protocol::lost(lost).as_bytes());
+            }
+        }
+    }
+
+    fn write(&mut self) -> Result<(), Gone> {
+        for _ in 0..CHUNKS_A_TURN {
+            if self.output.is_empty() {
+                self.fill();
+            }
+            if self.output.is_empty() {
+                let leaves = matches!(self.state, State::Leaving);
+                return if leaves { Err(Gone) } else { Ok(()) };
+            }
+            let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
+            match send(self.stream.as_raw_fd(), &self.output[self.written..], flags) {
+                Ok(n) => self.written += n,
+                Err(Errno::EAGAIN) => return Ok(()),
+                Err(Errno::EINTR) => {}
+                Err(_) => return Err(Gone),
+            }
+            if self.written == self.output.len() {
+                self.written = 0;
+                self.output.clear();
+                // A snapshot of live flows makes it big.
+                self.output.shrink_to(2 * CHUNK);
+            }
+        }
+        self.fill();
+        Ok(())
+    }
+}
+
+impl AsFd for Guest {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
+    }
+}
