@@ -20,10 +20,8 @@ readonly BUILD_PACKAGES=(ca-certificates gcc libc6-dev make)
 # What llvm-config asks for when bpf-linker is linked; the version of LLVM comes in front.
 readonly LINKER_PACKAGES=(g++ zlib1g-dev libzstd-dev libxml2-dev)
 readonly DEBIAN_RUST_PACKAGES=(rustc-web cargo-web rust-web-src)
-# What the kernel tier and the tour start, and the packages it is in.
-readonly TEST_PROGRAMS=(
-    curl:curl git:git ip:iproute2 nft:nftables ping:iputils-ping python3:python3 unshare:util-linux
-)
+# What the kernel tier starts, and the packages it is in.
+readonly TEST_PROGRAMS=(ip:iproute2 nft:nftables python3:python3 unshare:util-linux)
 
 readonly CACHE="${XDG_CACHE_HOME:-${HOME:?HOME is not set}/.cache}/clawker"
 readonly NOTE="$CACHE/bpf-toolchain"
@@ -108,10 +106,12 @@ candidate() {
     apt-cache policy "$1" 2>/dev/null | sed -n 's/^ *Candidate: *//p' | grep -vx '(none)' || true
 }
 
-# apt_install WHAT-FOR PACKAGE...: installs those that are missing.
-apt_install() {
+# need WHAT-FOR PACKAGE...: installs those that are missing. Elsewhere than on Debian and Ubuntu there is
+# nothing to do but to go on and see.
+need() {
     local what=$1 wanted
     shift
+    has_apt || return 0
     mapfile -t wanted < <(missing "$@")
     ((${#wanted[@]})) || return 0
     apt_refresh
@@ -123,12 +123,6 @@ apt_install() {
         fail "cannot install what $what needs: ${wanted[*]}" \
             "install them as root (apt-get install ${wanted[*]}) and run this script again"
     }
-}
-
-# need WHAT-FOR PACKAGE...: like apt_install; elsewhere than on Debian and Ubuntu there is nothing to do
-# but to go on and see.
-need() {
-    if has_apt; then apt_install "$@"; fi
 }
 
 # ---------------------------------------------------------------------------------------- compilers
@@ -229,7 +223,7 @@ install_system_rust() {
     if dpkg-query -W -f='${db:Status-Status}\n' rustc rustup 2>/dev/null | grep -q '^installed'; then
         return 1
     fi
-    apt_install "the kernel object" "${DEBIAN_RUST_PACKAGES[@]}"
+    need "the kernel object" "${DEBIAN_RUST_PACKAGES[@]}"
 }
 
 # The source of a toolchain that is here already is a few megabytes, and needs no root.
@@ -250,7 +244,12 @@ find_bpf_rust() {
     case $BPF_CHOICE in
     '')
         find_in_rustup || find_in_system || add_rust_src ||
-            { install_system_rust && find_in_system; } || no_bpf_rust
+            { install_system_rust && find_in_system; } ||
+            fail "no Rust compiler here can build the kernel object" \
+                "one is needed that has the source of its core library and LLVM $LLVMS_TEXT:" \
+                "  with rustup: rustup component add rust-src, and the package llvm-VERSION-dev of its LLVM" \
+                "    (rustc -vV prints the version; distributions that lack it get it from the LLVM project)" \
+                "  on Debian: apt-get install ${DEBIAN_RUST_PACKAGES[*]}"
         ;;
     system)
         find_in_system || { install_system_rust && find_in_system; } ||
@@ -267,27 +266,25 @@ find_bpf_rust() {
     say "bpf rust" "$BPF_RUST with LLVM $BPF_LLVM ($BPF_CARGO)"
 }
 
-no_bpf_rust() {
-    fail "no Rust compiler here can build the kernel object" \
-        "one is needed that has the source of its core library and LLVM $LLVMS_TEXT:" \
-        "  with rustup: rustup component add rust-src, and the package llvm-VERSION-dev of its LLVM" \
-        "    (rustc -vV prints the version; distributions that lack it get it from the LLVM project)" \
-        "  on Debian: apt-get install ${DEBIAN_RUST_PACKAGES[*]}"
-}
-
 # -------------------------------------------------------------------------------------------- tools
 
-# cargo_install ROOT ARGUMENT...: from crates.io, with this machine's settings for other builds kept out.
-cargo_install() {
-    local root=$1
-    shift
-    mkdir -p "$CACHE"
+# runs PROGRAM VERSION
+runs() { [[ -x $1 && $("$1" --version 2>/dev/null | head -n 1) == *" $2"* ]]; }
+
+# ensure NAME VERSION PROGRAM ARGUMENT...: has cargo build it unless it is there, with this machine's
+# settings for other builds kept out.
+ensure() {
+    local name=$1 version=$2 program=$3
+    shift 3
+    runs "$program" "$version" && return
+    doing "building $name $version (some minutes)"
     (
         cd "$CACHE"
         unset RUSTC_WRAPPER RUSTC_WORKSPACE_WRAPPER CARGO_BUILD_TARGET CARGO_TARGET_DIR CARGO_ENCODED_RUSTFLAGS
         # The lock is ours to hold, not that of a daemon which a compiler might start.
-        cargo install --quiet --locked --root "$root" "$@" </dev/null 9>&-
-    )
+        cargo install --quiet --locked --force --root "${program%/bin/*}" "$name" --version "=$version" "$@" </dev/null 9>&-
+    ) || fail "$name $version does not build" "the messages above say why"
+    runs "$program" "$version" || fail "$name was built but does not run" "try: $program --version"
 }
 
 linker_path() { printf '%s' "$CACHE/bpf-linker-$BPF_LINKER_VERSION-llvm$1/bin/bpf-linker"; }
@@ -295,45 +292,33 @@ linker_path() { printf '%s' "$CACHE/bpf-linker-$BPF_LINKER_VERSION-llvm$1/bin/bp
 LINKER=
 ensure_linker() {
     local major=${BPF_LLVM%%.*} prefix version
+    prefix=/usr/lib/llvm-$major
     LINKER=$(linker_path "$major")
     if ! runs "$LINKER" "$BPF_LINKER_VERSION"; then
-        prefix=/usr/lib/llvm-$major
         need bpf-linker "llvm-$major-dev" "libpolly-$major-dev" "${LINKER_PACKAGES[@]}"
         [[ -x $prefix/bin/llvm-config ]] ||
             fail "LLVM $major is not installed: no $prefix/bin/llvm-config" "install llvm-$major-dev"
-        doing "building bpf-linker $BPF_LINKER_VERSION with LLVM $major (some minutes)"
-        (
-            export LLVM_PREFIX=$prefix "LLVM_SYS_${major}1_PREFIX=$prefix" RUSTFLAGS="-L $prefix/lib"
-            cargo_install "${LINKER%/bin/*}" bpf-linker --version "=$BPF_LINKER_VERSION" --force \
-                --no-default-features --features "llvm-$major"
-        ) || fail "bpf-linker $BPF_LINKER_VERSION does not build with LLVM $major" "the messages above say why"
-        runs "$LINKER" "$BPF_LINKER_VERSION" || fail "bpf-linker was built but does not run" "try: $LINKER --version"
     fi
+    (
+        export LLVM_PREFIX=$prefix "LLVM_SYS_${major}1_PREFIX=$prefix" RUSTFLAGS="-L $prefix/lib"
+        ensure bpf-linker "$BPF_LINKER_VERSION" "$LINKER" --no-default-features --features "llvm-$major"
+    )
     # Only known while the package that bpf-linker was built with is still there.
-    version=$("/usr/lib/llvm-$major/bin/llvm-config" --version 2>/dev/null) || version=$BPF_LLVM
+    version=$("$prefix/bin/llvm-config" --version 2>/dev/null) || version=$BPF_LLVM
     at_least "$version" "$BPF_LLVM" ||
-        fail "LLVM in /usr/lib/llvm-$major is older than the compiler's $BPF_LLVM, whose output it cannot read" \
+        fail "LLVM in $prefix is older than the compiler's $BPF_LLVM, whose output it cannot read" \
             "upgrade libllvm$major and llvm-$major-dev"
     say bpf-linker "$BPF_LINKER_VERSION with LLVM $major ($LINKER)"
 }
 
-# runs PROGRAM VERSION
-runs() { [[ -x $1 && $("$1" --version 2>/dev/null | head -n 1) == *" $2"* ]]; }
-
 # ensure_tool NAME VERSION ARGUMENT...: a cargo subcommand, also reachable as $CACHE/bin/NAME.
 ensure_tool() {
-    local name=$1 version=$2 root
+    local name=$1 version=$2 program=$CACHE/$1-$2/bin/$1
     shift 2
-    root=$CACHE/$name-$version
-    if ! runs "$root/bin/$name" "$version"; then
-        doing "building $name $version (some minutes)"
-        cargo_install "$root" "$name" --version "=$version" --force "$@" ||
-            fail "$name $version does not build" "the messages above say why"
-        runs "$root/bin/$name" "$version" || fail "$name was built but does not run" "try: $root/bin/$name --version"
-    fi
+    ensure "$name" "$version" "$program" "$@"
     mkdir -p "$CACHE/bin"
-    [[ $(readlink "$CACHE/bin/$name" || true) == "$root/bin/$name" ]] || ln -sfn "$root/bin/$name" "$CACHE/bin/$name"
-    say "$name" "$version ($root/bin/$name)"
+    [[ $(readlink "$CACHE/bin/$name" || true) == "$program" ]] || ln -sfn "$program" "$CACHE/bin/$name"
+    say "$name" "$version ($program)"
 }
 
 # The build script builds the kernel object again when the note changes: leave it alone if it is right.

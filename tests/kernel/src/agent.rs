@@ -1,15 +1,15 @@
-//! Python that agents of the tests share, and a conversation with one that is running.
+//! The Python that agents of the tests share.
 
-use crate::run::{Bench, Outcome};
-use std::{
-    io::{BufRead as _, BufReader, Write as _},
-    path::Path,
-    process::{Child, ChildStdin, ChildStdout},
+use crate::{
+    run::{Bench, Outcome, PolicyText},
+    talk::Talk,
 };
+use std::path::Path;
 
-/// Helpers: `ask`, `query`, `udp`, `tcp`, `step`.
+/// Attempts that answer a word (`udp`, `tcp`, `told`, `tried`), DNS (`query`, `answer`, `framed`, `ask`), sockets
+/// (`dgram`, `dial`, `read`, `need`), processes (`crowd`) and a conversation with the test (`say`, `hear`, `step`, `until`).
 pub const PRELUDE: &str = r"
-import socket, struct, sys, os, time, errno, ctypes
+import ctypes, errno, os, signal, socket, struct, sys, threading, time
 R = '192.0.2.53'
 def family(ip): return socket.AF_INET6 if ':' in ip else socket.AF_INET
 def name(n):
@@ -17,14 +17,21 @@ def name(n):
     return b''.join(bytes([len(l)]) + l for l in labels if l) + b'\0'
 def query(n, t=1, id=7, flags=0x0100, counts=(1, 0, 0, 0), tail=b'', c=1):
     return struct.pack('>HHHHHH', id, flags, *counts) + name(n) + struct.pack('>HH', t, c) + tail
+def answer(q, ip):
+    return q[:2] + b'\x81\x80\0\1\0\1\0\0\0\0' + q[12:] + b'\xc0\x0c\0\1\0\1\0\0\1\0\0\4' + socket.inet_aton(ip)
+def framed(m): return struct.pack('>H', len(m)) + m
+def tried(f, done='sent'):
+    try: f(); return done
+    except OSError as e: return errno.errorcode.get(e.errno, 'timeout')
 def udp(msg, to=R, port=53, wait=10):
-    with socket.socket(family(to), socket.SOCK_DGRAM) as s:
+    with dgram(family(to)) as s:
         s.settimeout(wait)
         try:
             s.sendto(msg, (to, port))
-            if not wait: return 'sent'
-            return s.recvfrom(65535)[0]
+            return s.recvfrom(65535)[0] if wait else 'sent'
         except OSError as e: return errno.errorcode.get(e.errno, 'timeout')
+def told(msg, to, port):
+    with dgram(family(to)) as s: return tried(lambda: (s.connect((to, port)), s.send(msg)))
 def ask(n, t=1, to=R):
     got = udp(query(n, t), to)
     assert isinstance(got, bytes), (n, got)
@@ -32,14 +39,24 @@ def ask(n, t=1, to=R):
 def tcp(ip, port, data=b''):
     with socket.socket(family(ip)) as s:
         s.settimeout(10)
-        try:
-            s.connect((ip, port))
-            s.sendall(data)
-            return 'ok'
-        except OSError as e: return errno.errorcode.get(e.errno, 'timeout')
+        return tried(lambda: (s.connect((ip, port)), s.sendall(data)), 'ok')
+def dgram(f=socket.AF_INET): return socket.socket(f, socket.SOCK_DGRAM)
+def dial(ip, port=8080): return socket.create_connection((ip, port))
+def read(s):
+    n = 0
+    while b := s.recv(1 << 16): n += len(b)
+    return n
+def need(s, n):
+    while n: n -= len(s.recv(n))
+def crowd(n, f):
+    for p in range(n):
+        if os.fork() == 0: f(); os._exit(0)
+    for p in range(n): assert os.wait()[1] == 0
+def say(*said): print(*said, flush=True)
+def hear(): return sys.stdin.readline().strip()
 def step(*said):
-    print(*said, flush=True)
-    return sys.stdin.readline().strip()
+    say(*said)
+    return hear()
 def until(wanted, what):
     end = time.monotonic() + 20
     while True:
@@ -49,112 +66,35 @@ def until(wanted, what):
         time.sleep(0.05)
 ";
 
-/// A program that speaks a line and waits for one, in turns.
-pub struct Talk {
-    child: Child,
-    said: BufReader<ChildStdout>,
-    to: Option<ChildStdin>,
+/// A program behind the [`PRELUDE`].
+#[must_use]
+pub fn code(program: &str) -> String {
+    format!("{PRELUDE}\n{program}")
 }
 
 impl Bench {
-    /// Runs a Python program behind [`PRELUDE`].
-    pub fn agent(&self, policy: &str, program: &str) -> Outcome {
-        let out = self.python(Some(policy), &format!("{PRELUDE}\n{program}"));
-        assert_eq!(out.code, 0, "{}{}", out.stdout, out.stderr);
-        out
+    /// Runs a Python program behind the [`PRELUDE`] to its end, which must be good.
+    #[track_caller]
+    pub fn agent(&self, policy: impl PolicyText, program: &str) -> Outcome {
+        self.agent_with(policy, &[], program)
     }
 
     /// The same with arguments for `run`.
-    pub fn agent_with(&self, policy: &str, args: &[&str], program: &str) -> Outcome {
-        let code = format!("{PRELUDE}\n{program}");
-        let out = self.run(Some(policy), args, &["python3", "-c", &code]);
+    #[track_caller]
+    pub fn agent_with(&self, policy: impl PolicyText, args: &[&str], program: &str) -> Outcome {
+        let out = self.run(policy, args, &["python3", "-c", &code(program)]);
         assert_eq!(out.code, 0, "{}{}", out.stdout, out.stderr);
         out
     }
 
     /// Runs a Python program behind [`PRELUDE`] and learns from it.
     pub fn learn(&self, policy: Option<&str>, file: &Path, program: &str) -> Outcome {
-        let code = format!("{PRELUDE}\n{program}");
         let file = file.to_str().expect("a name that is text");
-        self.run(policy, &["--learn", file], &["python3", "-c", &code])
+        self.run(policy, &["--learn", file], &["python3", "-c", &code(program)])
     }
 
-    /// Starts a Python program behind [`PRELUDE`] that talks by `step`.
-    pub fn talk(&self, policy: &str, args: &[&str], program: &str) -> Talk {
-        let code = format!("{PRELUDE}\n{program}");
-        self.converse(Some(policy), args, &["python3", "-c", &code])
-    }
-
-    /// Starts a command that speaks a line and waits for one, in turns.
-    pub fn converse(&self, policy: Option<&str>, args: &[&str], cmd: &[&str]) -> Talk {
-        let mut child = self.spawn(policy, args, cmd);
-        let said = BufReader::new(child.stdout.take().expect("a pipe"));
-        let to = child.stdin.take();
-        Talk { child, said, to }
-    }
-}
-
-impl Talk {
-    /// The next line that the program says.
-    pub fn hear(&mut self) -> String {
-        let mut line = String::new();
-        self.said.read_line(&mut line).expect("a line of text");
-        line.trim_end().to_owned()
-    }
-
-    /// Lets the program go on.
-    pub fn say(&mut self, word: &str) {
-        let to = self.to.as_mut().expect("not closed yet");
-        writeln!(to, "{word}").expect("the program listens");
-    }
-
-    /// Process id of `ebpf-manager`.
-    #[must_use]
-    pub fn loader(&self) -> u32 {
-        self.child.id()
-    }
-
-    /// Closes the program's input and waits for its end.
-    pub fn end(mut self, bench: &Bench) -> Outcome {
-        drop(self.to.take());
-        self.child.stdout = Some(self.said.into_inner());
-        bench.finish(self.child)
-    }
-}
-
-impl Bench {
-    /// The one instance that is running.
-    #[must_use]
-    pub fn instance(&self) -> String {
-        let all = self.dump(&[]);
-        assert_eq!(all.len(), 1, "{all:?}");
-        all[0]["instance"].as_str().expect("a name").to_owned()
-    }
-
-    /// A counter of the one instance.
-    #[must_use]
-    pub fn counter(&self, name: &str) -> u64 {
-        let rows = self.dump(&["--counters"]);
-        let row = rows.iter().find(|r| r["counter"] == name);
-        row.and_then(|r| r["value"].as_u64())
-            .unwrap_or_else(|| panic!("no counter {name} in {rows:?}"))
-    }
-
-    /// Puts the one instance under another policy.
-    pub fn apply(&self, text: &str) {
-        let file = self.path("next.yaml");
-        std::fs::write(&file, text).expect("the policy is written");
-        let out = self
-            .manager()
-            .args(["policy", "apply"])
-            .arg(file)
-            .args(["--instance", &self.instance()])
-            .output()
-            .expect("policy apply starts");
-        assert!(
-            out.status.success(),
-            "{}",
-            String::from_utf8_lossy(&out.stderr)
-        );
+    /// Starts a Python program behind the [`PRELUDE`] that talks by `say`, `hear` and `step`.
+    pub fn talk(&self, policy: impl PolicyText, args: &[&str], program: &str) -> Talk {
+        self.converse(policy, args, &["python3", "-c", &code(program)])
     }
 }

@@ -1,5 +1,7 @@
 //! A resolver that answers as it is told.
 
+use crate::run::Outcome;
+use serde_json::{Value, json};
 use std::{
     collections::HashMap,
     net::{IpAddr, SocketAddr, UdpSocket},
@@ -49,7 +51,32 @@ pub fn wire_name(name: &str) -> Vec<u8> {
     out
 }
 
+/// Address of the resolver that the policies of the tests trust.
+pub const RESOLVER: &str = "192.0.2.53";
+
+/// Denied records to port 53 of the resolver, as reason and name asked for.
+#[must_use]
+pub fn refused(out: &Outcome) -> Vec<(String, Value)> {
+    out.denied(&[("dst_ip", json!(RESOLVER))])
+        .iter()
+        .map(|r| {
+            let reason = r["reason"].as_str().expect("a reason");
+            (reason.to_owned(), r["qname"].clone())
+        })
+        .collect()
+}
+
 impl Resolver {
+    /// Starts answering for names with one address each, for five minutes.
+    #[must_use]
+    pub fn naming(zone: &[(&str, &str)]) -> Self {
+        let resolver = Self::start(RESOLVER);
+        for (name, ip) in zone {
+            resolver.set(name, vec![address(ip, 300)]);
+        }
+        resolver
+    }
+
     /// Starts answering on an address of the namespace.
     #[must_use]
     pub fn start(ip: &str) -> Self {

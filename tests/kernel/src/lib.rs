@@ -10,15 +10,20 @@ pub mod check;
 pub mod control;
 pub mod dns;
 pub mod doctor;
+pub mod evasion;
 pub mod follow;
 pub mod net;
+pub mod operate;
 pub mod peer;
+pub mod policies;
 pub mod pty;
 pub mod run;
 pub mod server;
+pub mod shell;
 pub mod sniff;
 pub mod talk;
 
+use ebpf_manager::cgroup::Cgroup;
 use std::{
     path::PathBuf,
     time::{Duration, Instant},
@@ -54,4 +59,29 @@ pub fn eventually_within<T>(
 #[must_use]
 pub fn cgroup_root() -> PathBuf {
     ebpf_manager::cgroup::root().expect("cgroup v2 is mounted; see `make test`")
+}
+
+/// Cgroup of the instance that a loader with this process id runs.
+#[must_use]
+pub fn instance_cgroup(loader: u32) -> PathBuf {
+    cgroup_root().join(format!("clawker/run-{loader}"))
+}
+
+/// Kills whatever lives in a cgroup and waits until it is gone. For `drop`: it complains of nothing.
+pub fn clear(cgroup: &Cgroup) {
+    let _ = cgroup.kill();
+    let deadline = Instant::now() + PATIENCE;
+    while cgroup.populated().unwrap_or(false) && Instant::now() < deadline {
+        nix::poll::poll(&mut [], 5u16).ok();
+    }
+}
+
+/// A generator of noise that is the same every time (xorshift).
+pub fn noise(mut seed: u64) -> impl FnMut() -> u64 {
+    move || {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        seed
+    }
 }

@@ -1,7 +1,10 @@
 //! A network namespace whose loopback carries documentation addresses, so that "remote" peers live in
 //! the test process and nothing leaves the machine.
 
-use nix::sched::{CloneFlags, unshare};
+use nix::{
+    sched::{CloneFlags, unshare},
+    sys::resource::{Resource, getrlimit, setrlimit},
+};
 use std::{process::Command, sync::mpsc, thread};
 
 /// Addresses on the namespace's loopback besides 127.0.0.1 and ::1.
@@ -97,4 +100,14 @@ pub fn neighbour<T: Send>(talk: impl FnOnce() -> T + Send) -> T {
         go.send(()).expect("the neighbour waits");
         far.join().expect("the neighbour ends well")
     })
+}
+
+/// Room for this many sockets on either side.
+pub fn room_for(sockets: usize) {
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit");
+    assert!(
+        most > sockets as u64 + 1000,
+        "{most} open files are too few: raise the hard limit"
+    );
+    setrlimit(Resource::RLIMIT_NOFILE, most, most).expect("the hard limit allows it");
 }

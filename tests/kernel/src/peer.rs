@@ -1,6 +1,9 @@
 //! The far side of connections and datagrams, told what to do by the test.
 
-use nix::libc;
+use nix::{
+    libc,
+    sys::socket::{setsockopt, sockopt},
+};
 use std::{
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
@@ -34,17 +37,27 @@ pub fn once<T: Send + 'static>(
     })
 }
 
+/// A listener for more callers at once than the standard library asks for, which is 128.
+#[must_use]
+pub fn listen(addr: &str) -> TcpListener {
+    let listener = TcpListener::bind(addr).expect("the address is free");
+    // SAFETY: a listening socket may be told to listen again.
+    assert_eq!(unsafe { libc::listen(listener.as_raw_fd(), 4096) }, 0);
+    listener
+}
+
+fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
+    listener.accept().expect("a caller")
+}
+
 /// Accepts `n` connections, one after the other, and reads each to its end in a thread of its own
 /// while answering `answer` bytes for every connection.
 pub fn many(addr: &str, n: usize, answer: usize) -> JoinHandle<Vec<Served>> {
-    let listener = TcpListener::bind(addr).expect("the address is free");
-    // The standard library asks for 128, fewer than callers come at once.
-    // SAFETY: a listening socket may be told to listen again.
-    assert_eq!(unsafe { libc::listen(listener.as_raw_fd(), 4096) }, 0);
+    let listener = listen(addr);
     thread::spawn(move || {
         let talks: Vec<_> = (0..n)
             .map(|_| {
-                let (mut stream, from) = listener.accept().expect("a caller");
+                let (mut stream, from) = accept(&listener);
                 thread::spawn(move || {
                     let received = drain(&mut stream);
                     send(&mut stream, answer);
@@ -56,6 +69,21 @@ pub fn many(addr: &str, n: usize, answer: usize) -> JoinHandle<Vec<Served>> {
             .into_iter()
             .map(|t| t.join().expect("the talk ends"))
             .collect()
+    })
+}
+
+/// Reads `n` connections, each to its end before the next is accepted; the bytes that came.
+pub fn in_turn(addr: &str, n: usize) -> JoinHandle<u64> {
+    let listener = listen(addr);
+    thread::spawn(move || (0..n).map(|_| drain(&mut accept(&listener).0)).sum())
+}
+
+/// Accepts `n` connections before it reads any to its end; the bytes that came.
+pub fn all_open(addr: &str, n: usize) -> JoinHandle<u64> {
+    let listener = listen(addr);
+    thread::spawn(move || {
+        let mut all: Vec<_> = (0..n).map(|_| accept(&listener).0).collect();
+        all.iter_mut().map(drain).sum()
     })
 }
 
@@ -86,17 +114,7 @@ pub fn reset(stream: TcpStream) {
         l_onoff: 1,
         l_linger: 0,
     };
-    // SAFETY: the option's value is a `linger`, whose size is given.
-    let r = unsafe {
-        libc::setsockopt(
-            stream.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_LINGER,
-            (&raw const linger).cast(),
-            size_of::<libc::linger>() as u32,
-        )
-    };
-    assert_eq!(r, 0, "SO_LINGER");
+    setsockopt(&stream, sockopt::Linger, &linger).expect("SO_LINGER");
     drop(stream);
 }
 

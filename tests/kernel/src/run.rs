@@ -1,15 +1,11 @@
 //! `ebpf-manager run` as a user runs it, and what came of it.
 
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
-use serde_json::Value;
+use crate::check::fields;
+use serde_json::{Value, json};
 use std::{
     fs,
-    io::{BufRead as _, BufReader, Write as _},
-    path::{Path, PathBuf},
-    process::{Child, ChildStdout, Command, Output, Stdio},
+    path::PathBuf,
+    process::{Command, Stdio},
     sync::atomic::{AtomicU32, Ordering},
 };
 use tempfile::TempDir;
@@ -42,6 +38,30 @@ pub struct Outcome {
     pub events: Vec<Value>,
 }
 
+/// A policy as tests give one; none means to observe.
+pub trait PolicyText {
+    /// The text of the file.
+    fn text(&self) -> Option<&str>;
+}
+
+impl PolicyText for &str {
+    fn text(&self) -> Option<&str> {
+        Some(self)
+    }
+}
+
+impl PolicyText for &String {
+    fn text(&self) -> Option<&str> {
+        Some(self)
+    }
+}
+
+impl PolicyText for Option<&str> {
+    fn text(&self) -> Option<&str> {
+        *self
+    }
+}
+
 impl Bench {
     /// Moves the test into its own network namespace and makes room for it.
     #[must_use]
@@ -62,6 +82,14 @@ impl Bench {
             dir: TempDir::with_prefix("clawker-test-").expect("a temporary directory"),
             pins,
         }
+    }
+
+    /// Room for another run with the same pins.
+    #[must_use]
+    pub fn beside(&self) -> Self {
+        let mut other = Self::without_network();
+        other.pins.clone_from(&self.pins);
+        other
     }
 
     /// Path of a file of this bench.
@@ -94,10 +122,12 @@ impl Bench {
 
     /// A `run` with a policy (none: observe), extra arguments and a command, not started yet.
     #[must_use]
-    pub fn command(&self, policy: Option<&str>, args: &[&str], cmd: &[&str]) -> Command {
+    pub fn command(&self, policy: impl PolicyText, args: &[&str], cmd: &[&str]) -> Command {
+        // Records are those of the last run.
+        let _ = fs::remove_file(self.path("records.jsonl"));
         let mut c = self.manager();
         c.arg("run").arg("--out").arg(self.path("records.jsonl"));
-        if let Some(text) = policy {
+        if let Some(text) = policy.text() {
             c.arg("--policy").arg(self.policy(text));
         }
         c.args(args).arg("--").args(cmd).stdin(Stdio::null());
@@ -105,36 +135,9 @@ impl Bench {
     }
 
     /// Runs a command to its end.
-    pub fn run(&self, policy: Option<&str>, args: &[&str], cmd: &[&str]) -> Outcome {
-        let _ = fs::remove_file(self.path("records.jsonl"));
-        let out = self
-            .command(policy, args, cmd)
-            .output()
-            .expect("ebpf-manager starts");
-        self.outcome(&out)
-    }
-
-    /// Runs a Python program under a policy.
-    pub fn python(&self, policy: Option<&str>, program: &str) -> Outcome {
-        self.run(policy, &[], &["python3", "-c", program])
-    }
-
-    /// Starts a command and leaves it running.
-    pub fn spawn(&self, policy: Option<&str>, args: &[&str], cmd: &[&str]) -> Child {
-        let _ = fs::remove_file(self.path("records.jsonl"));
-        let mut c = self.command(policy, args, cmd);
-        c.stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        c.spawn().expect("ebpf-manager starts")
-    }
-
-    /// Waits for a spawned run.
-    pub fn finish(&self, child: Child) -> Outcome {
-        self.outcome(&child.wait_with_output().expect("ebpf-manager ends"))
-    }
-
-    fn outcome(&self, out: &Output) -> Outcome {
+    pub fn run(&self, policy: impl PolicyText, args: &[&str], cmd: &[&str]) -> Outcome {
+        let out = self.command(policy, args, cmd).output();
+        let out = out.expect("ebpf-manager starts");
         Outcome {
             code: out.status.code().unwrap_or(-1),
             stdout: String::from_utf8_lossy(&out.stdout).into_owned(),
@@ -166,69 +169,6 @@ impl Bench {
             .map(|l| serde_json::from_str(l).expect("a record is one JSON object a line"))
             .collect()
     }
-
-    /// `dump … --json` as objects.
-    #[track_caller]
-    pub fn dump(&self, args: &[&str]) -> Vec<Value> {
-        self.try_dump(args).unwrap_or_else(|e| panic!("dump: {e}"))
-    }
-
-    /// `dump … --json` as objects, or what it says on stderr when it fails.
-    pub fn try_dump(&self, args: &[&str]) -> Result<Vec<Value>, String> {
-        let out = self
-            .manager()
-            .arg("dump")
-            .arg("--json")
-            .args(args)
-            .output()
-            .expect("dump starts");
-        if !out.status.success() {
-            return Err(String::from_utf8_lossy(&out.stderr).into_owned());
-        }
-        Ok(String::from_utf8_lossy(&out.stdout)
-            .lines()
-            .map(|l| serde_json::from_str(l).expect("dump --json is one object a line"))
-            .collect())
-    }
-}
-
-impl Bench {
-    /// Asserts that nothing is pinned but the counter of slot numbers, and that the cgroups of these
-    /// loaders are gone.
-    #[track_caller]
-    pub fn nothing_left(&self, loaders: &[u32]) {
-        assert!(self.dump(&[]).is_empty(), "something is attached");
-        let entries = |dir: &Path| fs::read_dir(dir).into_iter().flatten().flatten();
-        let pins: Vec<_> = entries(&self.pins)
-            .flat_map(|version| entries(&version.path()))
-            .map(|e| e.file_name())
-            .filter(|n| n != "next_slot")
-            .collect();
-        assert!(pins.is_empty(), "{pins:?}");
-        for pid in loaders {
-            let cgroup = crate::cgroup_root().join(format!("clawker/run-{pid}"));
-            assert!(!cgroup.exists(), "{}", cgroup.display());
-        }
-    }
-}
-
-/// The next line that a command says, without its end; empty when there is none.
-#[must_use]
-pub fn line(said: &mut BufReader<ChildStdout>) -> String {
-    let mut text = String::new();
-    said.read_line(&mut text).expect("the command writes text");
-    text.trim_end().to_owned()
-}
-
-/// Gives a command that waits for a line an empty one.
-pub fn tell(child: &mut Child) {
-    let input = child.stdin.as_mut().expect("standard input is piped");
-    input.write_all(b"\n").expect("the command reads");
-}
-
-/// Sends a signal.
-pub fn signal(child: &Child, signal: Signal) {
-    kill(Pid::from_raw(child.id() as i32), signal).expect("the process is ours");
 }
 
 impl Default for Bench {
@@ -248,18 +188,30 @@ impl Drop for Bench {
 /// The binary under test: the one of the same build profile.
 #[must_use]
 pub fn binary() -> PathBuf {
+    built("ebpf-manager", "--bins")
+}
+
+/// Something of the package under test, of the same build profile, and the option that builds it.
+#[must_use]
+pub fn built(name: &str, option: &str) -> PathBuf {
     let me = std::env::current_exe().expect("the test has a path");
     let profile = me.ancestors().nth(2).expect("target/PROFILE/deps/test");
-    let path = profile.join("ebpf-manager");
+    let path = profile.join(name);
     assert!(
         path.exists(),
-        "{} is not built: run `cargo build -p ebpf-manager` first",
+        "{} is not built: run `cargo build -p ebpf-manager {option}` first",
         path.display()
     );
     path
 }
 
 impl Outcome {
+    /// Words that the command said.
+    #[must_use]
+    pub fn words(&self) -> Vec<&str> {
+        self.stdout.split_whitespace().collect()
+    }
+
     /// Records that have all of these values.
     #[must_use]
     pub fn matching(&self, wanted: &[(&str, Value)]) -> Vec<&Value> {
@@ -269,8 +221,15 @@ impl Outcome {
             .collect()
     }
 
+    /// Denied records that have all of these values.
+    #[must_use]
+    pub fn denied(&self, wanted: &[(&str, Value)]) -> Vec<&Value> {
+        self.matching(&[wanted, &[("verdict", json!("DENIED"))]].concat())
+    }
+
     /// The one record that has all of these values.
     #[must_use]
+    #[track_caller]
     pub fn only(&self, wanted: &[(&str, Value)]) -> &Value {
         let found = self.matching(wanted);
         assert_eq!(
@@ -281,5 +240,23 @@ impl Outcome {
             self.stderr
         );
         found[0]
+    }
+
+    /// The one denied record that has all of these values, of which nothing left or arrived.
+    #[track_caller]
+    pub fn only_denied(&self, wanted: &[(&str, Value)]) -> &Value {
+        let record = self.only(&[wanted, &[("verdict", json!("DENIED"))]].concat());
+        fields(
+            record,
+            &json!({"bytes_out": 0, "bytes_in": 0, "close_reason": "denied"}),
+        );
+        record
+    }
+
+    /// Asserts that there is one record, with these fields.
+    #[track_caller]
+    pub fn is_one(&self, wanted: &Value) {
+        assert_eq!(self.records.len(), 1, "{:#?}", self.records);
+        fields(&self.records[0], wanted);
     }
 }

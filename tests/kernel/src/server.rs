@@ -50,20 +50,23 @@ pub fn dns_udp(
 
 /// Answers each message of a stream on port 53 with the writes that the closure returns, length
 /// fields included.
-pub fn dns_tcp(ip: &str, mut answer: impl FnMut(&[u8]) -> Vec<Vec<u8>> + Send + 'static) -> Asked {
+pub fn dns_tcp(ip: &str, answer: impl FnMut(&[u8]) -> Vec<Vec<u8>> + Send + 'static) -> Asked {
     let addr = SocketAddr::new(ip.parse().expect("an address"), 53);
     let listener = TcpListener::bind(addr).expect("port 53 of the namespace is free");
     let asked = Asked::default();
-    let log = asked.clone();
+    let (log, answer) = (asked.clone(), Arc::new(Mutex::new(answer)));
     thread::spawn(move || {
         while let Ok((mut stream, _)) = listener.accept() {
             stream.set_nodelay(true).expect("a TCP socket");
-            while let Some(message) = framed(&mut stream) {
-                log.note(&message);
-                for write in answer(&message) {
-                    let _ = stream.write_all(&write);
+            let (log, answer) = (log.clone(), Arc::clone(&answer));
+            thread::spawn(move || {
+                while let Some(message) = framed(&mut stream) {
+                    log.note(&message);
+                    for write in answer.lock().expect("no panic")(&message) {
+                        let _ = stream.write_all(&write);
+                    }
                 }
-            }
+            });
         }
     });
     asked

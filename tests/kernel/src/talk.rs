@@ -1,39 +1,140 @@
-//! Python programs that talk TCP, run to their end.
+//! A conversation with a command that is running under `run`.
 
 use crate::{
-    check::fields,
-    run::{Bench, Outcome},
+    clear, instance_cgroup,
+    run::{Bench, Outcome, PolicyText},
 };
-use serde_json::Value;
+use ebpf_manager::cgroup::Cgroup;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use std::{
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    path::PathBuf,
+    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+    thread::{self, JoinHandle},
+};
 
-/// Documentation addresses, all of TCP.
-pub const POLICY: &str = "version: 1\nrules:\n\
-    - { name: doc nets, dst: 192.0.2.0/24, proto: tcp, port: 1-65535 }\n\
-    - { name: v6, dst: \"2001:db8::/32\", proto: tcp, port: 1-65535 }\n\
-    - { name: far, dst: 198.51.100.0/24, proto: tcp, port: 1-65535 }\n";
-
-/// What every program begins with.
-pub const PRELUDE: &str = "import os,signal,socket,struct,sys\n\
-    def dial(ip, port=8080):\n\
-    \x20   return socket.create_connection((ip, port))\n\
-    def read(s):\n\
-    \x20   n = 0\n\
-    \x20   while b := s.recv(1 << 16): n += len(b)\n\
-    \x20   return n\n\
-    def need(s, n):\n\
-    \x20   while n: n -= len(s.recv(n))\n";
-
-/// Runs a program under [`POLICY`]; it must end well.
-#[track_caller]
-pub fn run(bench: &Bench, program: &str) -> Outcome {
-    let out = bench.python(Some(POLICY), &format!("{PRELUDE}{program}"));
-    assert_eq!(out.code, 0, "{}", out.stderr);
-    out
+/// A command that speaks a line and waits for one, in turns.
+pub struct Talk {
+    loader: Loader,
+    said: BufReader<ChildStdout>,
+    errors: JoinHandle<String>,
+    to: Option<ChildStdin>,
 }
 
-/// Asserts that there is one record, with these fields.
-#[track_caller]
-pub fn only(out: &Outcome, wanted: &Value) {
-    assert_eq!(out.records.len(), 1, "{:#?}", out.records);
-    fields(&out.records[0], wanted);
+/// Ends what it started, whatever becomes of the test.
+struct Loader(Child);
+
+impl Drop for Loader {
+    fn drop(&mut self) {
+        // What has ended already cannot be killed.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+        clear(&Cgroup::at(instance_cgroup(self.0.id())));
+    }
+}
+
+impl Bench {
+    /// Starts any command.
+    pub fn converse(&self, policy: impl PolicyText, args: &[&str], cmd: &[&str]) -> Talk {
+        Talk::start(&mut self.command(policy, args, cmd))
+    }
+
+    /// Starts a shell script and waits until it says that it is up.
+    pub fn shell(&self, policy: impl PolicyText, args: &[&str], script: &str) -> Talk {
+        let mut talk = self.converse(policy, args, &["bash", "-c", script]);
+        assert_eq!(talk.hear(), "up");
+        talk
+    }
+}
+
+impl Talk {
+    /// Starts a command that is ready to go: a `run`, or one without a firewall.
+    pub fn start(command: &mut Command) -> Self {
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("ebpf-manager starts");
+        let mut errors = child.stderr.take().expect("a pipe");
+        // Read at once: a full pipe would stop the loader.
+        let errors = thread::spawn(move || {
+            let mut text = Vec::new();
+            errors.read_to_end(&mut text).expect("a pipe can be read");
+            String::from_utf8_lossy(&text).into_owned()
+        });
+        Self {
+            said: BufReader::new(child.stdout.take().expect("a pipe")),
+            to: child.stdin.take(),
+            loader: Loader(child),
+            errors,
+        }
+    }
+
+    /// The next line that the program says, without its end; empty when there is none.
+    pub fn hear(&mut self) -> String {
+        let mut line = String::new();
+        self.said.read_line(&mut line).expect("a line of text");
+        line.trim_end().to_owned()
+    }
+
+    /// Lets the program go on.
+    pub fn say(&mut self, word: &str) {
+        let to = self.to.as_mut().expect("not closed yet");
+        writeln!(to, "{word}").expect("the program listens");
+    }
+
+    /// Lets the program go on and returns what it says next.
+    pub fn go(&mut self) -> String {
+        self.say("go");
+        self.hear()
+    }
+
+    /// Process id of `ebpf-manager`, or of whatever was started.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.loader.0.id()
+    }
+
+    /// Name of the instance.
+    #[must_use]
+    pub fn instance(&self) -> String {
+        format!("run-{}", self.pid())
+    }
+
+    /// Cgroup of the command.
+    #[must_use]
+    pub fn cgroup(&self) -> PathBuf {
+        instance_cgroup(self.pid())
+    }
+
+    /// Sends a signal to `ebpf-manager`.
+    pub fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.pid() as i32), signal).expect("the process is ours");
+    }
+
+    /// Kills `ebpf-manager` as nothing can prevent; the command lives on.
+    pub fn kill_loader(&mut self) {
+        self.signal(Signal::SIGKILL);
+        let code = self.loader.0.wait().expect("the process is ours").code();
+        assert_eq!(code, None, "killed, not ended");
+    }
+
+    /// Closes the program's input and waits for its end.
+    pub fn end(mut self, bench: &Bench) -> Outcome {
+        drop(self.to.take());
+        let mut stdout = String::new();
+        self.said.read_to_string(&mut stdout).expect("text");
+        let code = self.loader.0.wait().expect("the process is ours").code();
+        Outcome {
+            code: code.unwrap_or(-1),
+            stdout,
+            stderr: self.errors.join().expect("the reader ends"),
+            records: bench.records(),
+            events: bench.events(),
+        }
+    }
 }
