@@ -66,7 +66,7 @@ test-unit: ## pure code, golden files, examples in the documentation; needs noth
 test-kernel: ## real programs on real cgroups; needs root, BTF, cgroup v2 and bpffs
 	@scripts/kernel-ready.sh
 	@scripts/toolchain.sh --test --quiet
-	cargo build --locked -p ebpf-manager
+	cargo build --locked -p ebpf-manager --bins --examples
 	$(as_root) cargo nextest run --locked -p kernel-tests
 
 .PHONY: bench
