@@ -1,6 +1,10 @@
 //! Cgroups: where version 2 is mounted, and one directory in it.
 
 use crate::machine::advice;
+mod delegation;
+
+pub use delegation::{Delegation, delegate, has_borders};
+
 use std::{
     fs::{self, File},
     io,
@@ -48,6 +52,8 @@ pub struct Mount {
     pub point: PathBuf,
     /// Type of the file system.
     pub kind: String,
+    /// Options of the file system itself, which all its mounts share.
+    pub options: Vec<String>,
 }
 
 /// Reads mount lines. Lines that are not understood are passed over: none of them is what we look for.
@@ -58,9 +64,11 @@ pub fn parse_mounts(text: &str) -> Vec<Mount> {
             let (left, right) = line.split_once(" - ")?;
             let point = left.split(' ').nth(4)?;
             let kind = right.split(' ').next()?;
+            let options = right.split(' ').nth(2).unwrap_or_default();
             Some(Mount {
                 point: unescape(point).into(),
                 kind: kind.to_owned(),
+                options: options.split(',').map(str::to_owned).collect(),
             })
         })
         .collect()
@@ -201,7 +209,7 @@ mod tests {
     #[test]
     fn cgroup_v2_is_found_beside_version_1() {
         let text = "25 30 0:22 / /sys/fs/cgroup/cpu rw,relatime shared:9 - cgroup cgroup rw,cpu\n\
-                    26 30 0:23 / /sys/fs/cgroup/my\\040place rw - cgroup2 none rw\n\
+                    26 30 0:23 / /sys/fs/cgroup/my\\040place rw - cgroup2 none rw,nsdelegate\n\
                     broken line\n";
         let mounts = parse_mounts(text);
         assert_eq!(mounts.len(), 2);
@@ -209,7 +217,8 @@ mod tests {
             mounts[1],
             Mount {
                 point: "/sys/fs/cgroup/my place".into(),
-                kind: "cgroup2".into()
+                kind: "cgroup2".into(),
+                options: vec!["rw".into(), "nsdelegate".into()],
             }
         );
     }

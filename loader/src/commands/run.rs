@@ -11,6 +11,7 @@ pub use reload::ReloadError;
 
 use super::{CommandError, FAILED, color_on_stderr, detach, need_root, report, warn};
 use crate::{
+    cgroup::{self, Delegation},
     cli::RunArgs,
     contain::{Plan, WITHHELD},
     control::{self, Gate},
@@ -60,6 +61,7 @@ pub(super) fn run(root: &Root, control_dir: &Path, args: &RunArgs) -> Result<u8,
         learning
     });
     root.prepare()?;
+    borders(args)?;
     sweep(root)?;
     let control = control_at(control_dir, group);
     notes(args, file.as_ref(), &compiled, user.as_ref());
@@ -206,6 +208,22 @@ fn control_at(dir: &Path, group: Option<Gid>) -> Option<(&Path, Gate)> {
             None
         }
     }
+}
+
+/// Sees to it that cgroup namespaces are borders, or says that they are not.
+fn borders(args: &RunArgs) -> Result<(), CommandError> {
+    match cgroup::delegate()? {
+        Delegation::TurnedOn(at) if !args.quiet && !args.json => anstream::eprintln!(
+            "turned on nsdelegate on {}: without it a command run as root could leave its cgroup",
+            at.display()
+        ),
+        Delegation::Off(at, e) => warn(&format!(
+            "{} is mounted without nsdelegate, and that cannot be changed from here ({e}): a command run as root may leave its cgroup through other processes' view of it",
+            at.display()
+        )),
+        _ => {}
+    }
+    Ok(())
 }
 
 /// One line for each thing the user should know before the command starts.

@@ -89,6 +89,7 @@ fn cgroups() -> Result<Cgroups, String> {
     Ok(Cgroups {
         hybrid: mounts.iter().any(|m| m.kind == "cgroup"),
         read_only: read_only(&path),
+        borders: cgroup::has_borders(&mounts),
         path,
     })
 }

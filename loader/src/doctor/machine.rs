@@ -39,6 +39,8 @@ pub struct Cgroups {
     pub hybrid: bool,
     /// Nothing can be made in it.
     pub read_only: bool,
+    /// Cgroup namespaces are borders (`nsdelegate`).
+    pub borders: bool,
 }
 
 /// The file system for pins.
@@ -255,6 +257,14 @@ fn cgroups(m: &Machine) -> Finding {
             format!("cgroup v2 at {path}{kind} is read-only"),
             "no cgroup can be made: nothing can be run under the firewall",
             format!("mount -o remount,rw {path}"),
+        );
+    }
+    if !c.borders {
+        return Finding::note(
+            "cgroup",
+            format!("cgroup v2 at {path}{kind} is mounted without nsdelegate"),
+            "a command run as root could leave its cgroup through other processes' view of it",
+            "nothing: the next run turns it on",
         );
     }
     Finding::ok("cgroup", format!("cgroup v2 at {path}{kind}"))

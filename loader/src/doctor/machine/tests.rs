@@ -14,6 +14,7 @@ fn well() -> Machine {
             path: "/sys/fs/cgroup/unified".into(),
             hybrid: true,
             read_only: false,
+            borders: true,
         }),
         pins: PinPlace {
             path: "/sys/fs/bpf".into(),
@@ -146,6 +147,7 @@ fn every_break_is_named_with_its_mend() {
                     path: "/c".into(),
                     hybrid: false,
                     read_only: true,
+                    borders: true,
                 }),
                 ..well()
             },
