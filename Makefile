@@ -54,6 +54,7 @@ toolchain: ## install what building and testing need, and print the versions
 .PHONY: test
 test: toolchain ## every tier of tests (the kernel tier needs root)
 	$(MAKE) --no-print-directory test-unit
+	$(MAKE) --no-print-directory test-fuzz
 	$(MAKE) --no-print-directory test-kernel
 
 .PHONY: test-unit
@@ -68,6 +69,11 @@ test-kernel: ## real programs on real cgroups; needs root, BTF, cgroup v2 and bp
 	@scripts/toolchain.sh --test --quiet
 	cargo build --locked -p ebpf-manager --bins --examples
 	$(as_root) cargo nextest run --locked -p kernel-tests
+
+.PHONY: test-fuzz
+test-fuzz: ## hostile bytes to every parser, FUZZ_SECONDS=30 for each; needs nothing
+	@scripts/toolchain.sh --test --quiet
+	scripts/fuzz.sh $(or $(FUZZ_SECONDS),30)
 
 .PHONY: bench
 bench: ## measure the rows of docs/benchmarks.md; needs root
@@ -99,6 +105,7 @@ fmt: ## format all Rust code
 deny: ## check licences, versions and sources of dependencies (deny.toml)
 	@scripts/toolchain.sh --test --quiet
 	cargo deny --locked check bans licenses sources
+	cargo deny --locked --manifest-path tests/fuzz/Cargo.toml check bans licenses sources
 
 .PHONY: advisories
 advisories: ## check dependencies against the RustSec database, which is fetched

@@ -13,6 +13,7 @@ readonly BPF_LINKER_LLVMS="21 22 23" # its features
 readonly LLVMS_TEXT="21, 22 or 23"
 readonly NEXTEST_VERSION=0.9.151
 readonly DENY_VERSION=0.20.2
+readonly FUZZ_VERSION=0.13.2
 # `rust-version` in Cargo.toml.
 readonly MIN_RUST=1.95
 
@@ -39,8 +40,8 @@ Finds or installs everything that building this repository needs, and prints wha
   * the packages that those need, through apt-get, as root or with sudo
 
 Options:
-  --test           also cargo-nextest $NEXTEST_VERSION, cargo-deny $DENY_VERSION and the programs
-                   that the kernel tests start: ${TEST_PROGRAMS[*]%%:*}
+  --test           also cargo-nextest $NEXTEST_VERSION, cargo-deny $DENY_VERSION, cargo-fuzz $FUZZ_VERSION and
+                   the programs that the kernel tests start: ${TEST_PROGRAMS[*]%%:*}
   --quiet          print only what is being installed, and errors
   --bpf-rust NAME  build the kernel object with this rustup toolchain, or with the compiler in
                    /usr/bin if NAME is "system"; CLAWKER_BPF_RUST=NAME does the same for
@@ -393,5 +394,6 @@ fi
 if ((TEST)); then
     ensure_tool cargo-nextest "$NEXTEST_VERSION" --no-default-features
     ensure_tool cargo-deny "$DENY_VERSION"
+    ensure_tool cargo-fuzz "$FUZZ_VERSION"
     ensure_test_programs
 fi

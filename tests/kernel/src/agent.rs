@@ -90,7 +90,11 @@ impl Bench {
     /// Runs a Python program behind [`PRELUDE`] and learns from it.
     pub fn learn(&self, policy: Option<&str>, file: &Path, program: &str) -> Outcome {
         let file = file.to_str().expect("a name that is text");
-        self.run(policy, &["--learn", file], &["python3", "-c", &code(program)])
+        self.run(
+            policy,
+            &["--learn", file],
+            &["python3", "-c", &code(program)],
+        )
     }
 
     /// Starts a Python program behind the [`PRELUDE`] that talks by `say`, `hear` and `step`.

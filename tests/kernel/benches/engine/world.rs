@@ -102,9 +102,9 @@ impl World {
             let mut n = 0;
             while !stop.load(Ordering::Relaxed) {
                 rings.drain(|_| {
- n += 1;
- true
- });
+                    n += 1;
+                    true
+                });
                 nix::poll::poll(&mut [], 5u16).ok();
             }
             n

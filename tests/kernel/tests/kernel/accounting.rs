@@ -3,9 +3,9 @@
 
 use kernel_tests::{
     check::{fields, flows, sum},
-    operate::counter,
     eventually, eventually_within,
     net::room_for,
+    operate::counter,
     peer::{all_open, in_turn},
     run::{Bench, Outcome},
 };
