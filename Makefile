@@ -19,7 +19,7 @@ as_root := CARGO_TARGET_$(shell uname -m | tr a-z A-Z)_UNKNOWN_LINUX_GNU_RUNNER=
 endif
 
 # Crates whose tests need nothing but the machine they are built on.
-unit := -p abi -p bpf -p policy -p ebpf-manager
+unit := -p abi -p bpf -p policy -p wire -p ebpf-manager
 
 # A first build takes minutes and shows its progress; later ones have nothing to say.
 cargo_quietly := cargo $(if $(wildcard $(target)/release/ebpf-manager),--quiet)
@@ -49,6 +49,7 @@ build: ## build target/release/ebpf-manager, kernel object included
 .PHONY: toolchain
 toolchain: ## install what building and testing need, and print the versions
 	scripts/toolchain.sh --test
+	scripts/collector.sh
 
 ##@ Test
 .PHONY: test
@@ -67,6 +68,7 @@ test-unit: ## pure code, golden files, examples in the documentation; needs noth
 test-kernel: ## real programs on real cgroups; needs root, BTF, cgroup v2 and bpffs
 	@scripts/kernel-ready.sh
 	@scripts/toolchain.sh --test --quiet
+	@scripts/collector.sh --quiet
 	cargo build --locked -p ebpf-manager --bins --examples
 	$(as_root) cargo nextest run --locked -p kernel-tests
 

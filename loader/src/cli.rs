@@ -1,7 +1,9 @@
 //! What the user typed: definitions only, no effects.
 
+mod otlp;
 mod policy;
 
+pub use otlp::OtlpArgs;
 pub use policy::{AllowArgs, ExplainArgs, LearnArgs, PolicyCommand, TestArgs};
 
 use crate::filter::Filter;
@@ -63,9 +65,9 @@ pub struct Cli {
 pub enum Command {
     /// Run a command under the firewall and record every flow of it
     #[command(
-        after_long_help = "The command runs in a cgroup of its own from its first instruction, with its terminal, its signals and its exit code. Without --policy nothing is denied but the built-in deny set (cloud metadata, link-local).\n\nFlow lines and the summary go to stderr; stdout belongs to the command.\n\nA changed policy file takes effect at once, and flows that it denies are cut. A file with mistakes is told and changes nothing. By default this is so only for a file that the command's user cannot write or replace.\n\nExamples:\n  sudo ebpf-manager run -- apt-get update\n  sudo ebpf-manager run --learn egress.yaml -- apt-get update\n  sudo ebpf-manager run --policy egress.yaml -- sh -c 'curl -s https://api.github.com/zen'\n  sudo ebpf-manager run --policy egress.yaml --mode audit --out flows.jsonl -- ./agent\n  sudo ebpf-manager run --policy egress.yaml --agent reviewer --project acme -- ./agent\n  sudo ebpf-manager run --policy egress.yaml --reload -- ./agent"
+        after_long_help = "The command runs in a cgroup of its own from its first instruction, with its terminal, its signals and its exit code. Without --policy nothing is denied but the built-in deny set (cloud metadata, link-local).\n\nFlow lines and the summary go to stderr; stdout belongs to the command.\n\nA changed policy file takes effect at once, and flows that it denies are cut. A file with mistakes is told and changes nothing. By default this is so only for a file that the command's user cannot write or replace.\n\nExamples:\n  sudo ebpf-manager run -- apt-get update\n  sudo ebpf-manager run --learn egress.yaml -- apt-get update\n  sudo ebpf-manager run --policy egress.yaml -- sh -c 'curl -s https://api.github.com/zen'\n  sudo ebpf-manager run --policy egress.yaml --mode audit --out flows.jsonl -- ./agent\n  sudo ebpf-manager run --policy egress.yaml --agent reviewer --project acme -- ./agent\n  sudo ebpf-manager run --policy egress.yaml --reload -- ./agent\n  sudo ebpf-manager run --policy egress.yaml --otlp http://127.0.0.1:4317 -- ./agent"
     )]
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// Watch the flows of running instances, as they live and end
     #[command(
         after_long_help = WATCH_HELP
@@ -156,6 +158,9 @@ pub struct RunArgs {
     /// Append every record to FILE, one JSON object a line
     #[arg(short, long, value_name = "FILE")]
     pub out: Option<PathBuf>,
+    /// Where else records go.
+    #[command(flatten)]
+    pub otlp: OtlpArgs,
     /// Run the command as this user; under sudo the default is whoever called it
     #[arg(short, long, value_name = "NAME")]
     pub user: Option<String>,

@@ -30,7 +30,8 @@ use ::policy::{CompileError, Compiled, LearnError, Policy, Selected};
 use anstream::eprintln;
 use anstyle::{AnsiColor, Style};
 pub use run::ReloadError;
-use std::{io::IsTerminal as _, net::IpAddr};
+use std::{io::IsTerminal as _, net::IpAddr, path::PathBuf};
+use wire::EndpointError;
 
 /// Something failed.
 pub const FAILED: u8 = 1;
@@ -111,6 +112,22 @@ pub enum CommandError {
     /// The terminal resists.
     #[error("cannot use the terminal: {0}")]
     Terminal(std::io::Error),
+    /// See [`EndpointError`].
+    #[error("--otlp: {0}")]
+    Otlp(#[from] EndpointError),
+    /// A header that is no pair.
+    #[error("--otlp-header: write NAME=VALUE, or NAME=@FILE to take the value from a file")]
+    OtlpHeader,
+    /// A file with a header's value.
+    #[error("--otlp-header {name}: cannot read {}: {source}", path.display())]
+    OtlpHeaderFile {
+        /// Name of the header.
+        name: String,
+        /// The file.
+        path: PathBuf,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
     /// A capability that does not exist or is not withheld.
     #[error("--cap-add {given}: not one of the withheld capabilities ({withheld})")]
     Capability {
@@ -163,6 +180,9 @@ pub fn exit_code(e: &CommandError) -> u8 {
         | CommandError::Capability { .. }
         | CommandError::RingSize(_)
         | CommandError::Reload(_)
+        | CommandError::Otlp(_)
+        | CommandError::OtlpHeader
+        | CommandError::OtlpHeaderFile { .. }
         | CommandError::Start(StartError::Exec { .. } | StartError::Argument(_))
         | CommandError::Kernel(KernelError::TooBig { .. })
         | CommandError::Instance(InstanceError::Unknown { .. } | InstanceError::NotBpffs(_)) => {

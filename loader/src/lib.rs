@@ -9,6 +9,7 @@ pub mod contain;
 pub mod control;
 pub mod doctor;
 pub mod enrol;
+pub mod export;
 pub mod filter;
 pub mod instance;
 pub mod kernel;

@@ -3,5 +3,6 @@
 pub mod explain;
 pub mod findings;
 pub mod line;
+pub mod sentence;
 pub mod summary;
 pub mod units;

@@ -1,7 +1,8 @@
-//! Where records go: lines for people on stderr, JSON lines to stderr or a file.
+//! Where records go: lines for people on stderr, JSON lines to stderr or a file, OTLP.
 
 use crate::{
     audit::{Outcome, PolicyChange},
+    export::Export,
     record::Record,
     render::line,
     seen::Seen,
@@ -43,6 +44,8 @@ pub struct Sink {
     file: Option<(PathBuf, File)>,
     /// Learns from every record, written or not.
     pub learner: Option<Learner>,
+    /// The way to an OTLP receiver.
+    pub export: Option<Export>,
     /// Records that could not be written to the file.
     pub unwritten: u64,
     complained: bool,
@@ -61,6 +64,7 @@ impl Sink {
             zone: TimeZone::system(),
             file,
             learner: None,
+            export: None,
             unwritten: 0,
             complained: false,
         })
@@ -76,6 +80,9 @@ impl Sink {
             if let Ok(outcome) = seen.outcome() {
                 seen.observe(outcome, |o| learner.add(o));
             }
+        }
+        if let Some(export) = &mut self.export {
+            export.offer(r);
         }
         let mut err = anstream::stderr().lock();
         let _ = match self.format {

@@ -3,6 +3,7 @@
 mod follow;
 mod house;
 mod learn;
+mod otlp;
 mod reload;
 mod terminal;
 
@@ -19,7 +20,7 @@ use crate::{
     kernel::Sizes,
     machine,
     policy_file::{self, PolicyFile},
-    render::summary::Summary,
+    render::summary::{Losses, Summary},
     resolvers,
     sink::{Format, Sink},
     user::{self, Target},
@@ -55,7 +56,9 @@ pub(super) fn run(root: &Root, control_dir: &Path, args: &RunArgs) -> Result<u8,
     let (compiled, resolvers) = rules(args, file.as_ref())?;
     let cap_add = raw_where_it_passes(cap_add, &compiled);
     let learning = Learning::open(args, file.as_ref(), (&compiled, &resolvers))?;
+    let export = otlp::export(&args.otlp)?;
     let mut sink = Sink::open(format(args), args.out.as_deref(), owner(user.as_ref()))?;
+    sink.export = export;
     let learning = learning.map(|(learning, learner)| {
         sink.learner = Some(learner);
         learning
@@ -83,20 +86,24 @@ pub(super) fn run(root: &Root, control_dir: &Path, args: &RunArgs) -> Result<u8,
         &mut summary,
         Duration::from_secs(args.linger),
     );
-    let losses = house.close(&mut sink, &mut summary, outcome.is_ok())?;
+    let closed = house.close(&mut sink, &mut summary, outcome.is_ok());
+    let undelivered = otlp::finish(&mut sink);
+    let losses = Losses {
+        undelivered,
+        ..closed?
+    };
     let code = outcome?;
     if !args.quiet && !args.json {
         let name = file.as_ref().map(|f| f.name.as_str());
         anstream::eprint!("\n{}", summary.render(began.elapsed(), losses, name));
     }
-    let incomplete = losses.lost + losses.unwritten > 0;
-    if incomplete {
+    if losses.lost + losses.unwritten > 0 {
         warn(&format!(
             "{} flows are in no record, {} records were not written",
             losses.lost, losses.unwritten
         ));
     }
-    let mut failed = incomplete;
+    let mut failed = losses.lost + losses.unwritten + losses.undelivered > 0;
     if let Some((learning, learner)) = learning.zip(sink.learner)
         && let Err(e) = learning.finish(learner)
     {

@@ -2,7 +2,7 @@ use super::*;
 use abi::{Ip, VERDICT_DENIED, close};
 use zerocopy::FromZeros as _;
 
-struct Table;
+pub(super) struct Table;
 
 impl Lookup for Table {
     fn name(&mut self, slot: u32, hash: u64) -> Option<String> {
@@ -14,7 +14,7 @@ impl Lookup for Table {
     }
 }
 
-fn context() -> Context {
+pub(super) fn context() -> Context {
     Context {
         agent: Some("reviewer".to_owned()),
         project: Some("acme".to_owned()),
@@ -23,7 +23,7 @@ fn context() -> Context {
     }
 }
 
-fn event() -> FlowEvent {
+pub(super) fn event() -> FlowEvent {
     let mut e = FlowEvent::new_zeroed();
     e.flow.start = 1_000_000_000;
     e.tail.end = 1_182_000_000;

@@ -31,6 +31,8 @@ pub struct Losses {
     pub lost: u64,
     /// Records that could not be written out.
     pub unwritten: u64,
+    /// Records that are not known to have reached the OTLP receiver.
+    pub undelivered: u64,
 }
 
 impl Summary {
@@ -72,11 +74,13 @@ impl Summary {
             head.push_str(&format!(" · {bypassed} bypassed"));
         }
         head.push_str(&format!(" · {} lost", units::count(losses.lost)));
-        if losses.unwritten > 0 {
-            head.push_str(&format!(
-                " · {} not written",
-                units::count(losses.unwritten)
-            ));
+        for (n, what) in [
+            (losses.unwritten, "not written"),
+            (losses.undelivered, "not delivered"),
+        ] {
+            if n > 0 {
+                head.push_str(&format!(" · {} {what}", units::count(n)));
+            }
         }
         if self.rows.is_empty() {
             return head + "\n";

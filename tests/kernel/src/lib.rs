@@ -7,6 +7,7 @@
 pub mod agent;
 pub mod bpf;
 pub mod check;
+pub mod collector;
 pub mod control;
 pub mod dns;
 pub mod doctor;

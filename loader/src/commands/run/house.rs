@@ -135,6 +135,9 @@ impl House {
         if let Some((dir, gate)) = control {
             self.open_control(dir, gate);
         }
+        if let Some(export) = &mut sink.export {
+            export.start(&self.instance.id);
+        }
         let code = loop {
             let seen = self.session.pump(sink, summary)?;
             self.session.clean(&self.instance.pins)?;
@@ -243,6 +246,7 @@ impl House {
         let losses = Losses {
             lost: self.session.lost(),
             unwritten: sink.unwritten,
+            undelivered: 0,
         };
         match free {
             Ok(()) => undo(&self.instance, &self.cgroup),

@@ -1,0 +1,227 @@
+//! Records to an OTLP receiver, by a thread of its own behind a bounded queue: whoever reads the rings
+//! never waits for the network. What finds no room, or is not known to have arrived in the end, is told.
+
+mod worker;
+
+use crate::record::{Record, VERDICTS};
+use std::{
+    fmt,
+    io::Write as _,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc as std_mpsc},
+    thread,
+    time::Duration,
+};
+use tokio::sync::{mpsc, oneshot};
+use wire::{Endpoint, Source, stream};
+use worker::Worker;
+
+/// Records that may wait for their turn; some 20 MB.
+const QUEUE: usize = 1 << 15;
+/// A wait that is longer than this is explained.
+const EXPLAINED_AFTER: Duration = Duration::from_secs(2);
+/// The thread ends itself at its deadline; this is for the case that it does not.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// Records by verdict, and the flows that they stand for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Tally {
+    records: [u64; 3],
+    flows: [u64; 3],
+}
+
+impl Tally {
+    /// Of one record.
+    fn of(r: &Record) -> Self {
+        let mut one = Self::default();
+        let at = VERDICTS.iter().position(|v| *v == r.verdict).unwrap_or(1);
+        one.records[at] = 1;
+        one.flows[at] = r.count.unwrap_or(1);
+        one
+    }
+
+    fn add(&mut self, other: Self) {
+        for i in 0..VERDICTS.len() {
+            self.records[i] += other.records[i];
+            self.flows[i] += other.flows[i];
+        }
+    }
+
+    fn less(self, other: Self) -> Self {
+        let minus = |a: [u64; 3], b: [u64; 3]| std::array::from_fn(|i| a[i].saturating_sub(b[i]));
+        Self {
+            records: minus(self.records, other.records),
+            flows: minus(self.flows, other.flows),
+        }
+    }
+}
+
+/// What the thread has got rid of.
+#[derive(Debug, Default)]
+struct Settled {
+    /// Records of requests that the receiver has confirmed.
+    confirmed: Tally,
+    /// Records among those that the receiver says it has thrown away.
+    rejected: u64,
+}
+
+/// Records that did not arrive, or are not known to have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Undelivered {
+    url: String,
+    missing: Tally,
+    rejected: u64,
+}
+
+impl Undelivered {
+    /// How many records.
+    #[must_use]
+    pub fn records(&self) -> u64 {
+        self.missing.records.iter().sum::<u64>() + self.rejected
+    }
+}
+
+impl fmt::Display for Undelivered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} records were not delivered to {} (or not confirmed):",
+            self.records(),
+            self.url
+        )?;
+        let mut comma = "";
+        for (i, verdict) in VERDICTS.iter().enumerate() {
+            let (records, flows) = (self.missing.records[i], self.missing.flows[i]);
+            if records > 0 {
+                write!(f, "{comma} {records} {verdict}")?;
+                comma = ",";
+            }
+            if flows != records {
+                write!(f, " ({flows} flows)")?;
+            }
+        }
+        if self.rejected > 0 {
+            write!(f, "{comma} {} that the receiver threw away", self.rejected)?;
+        }
+        Ok(())
+    }
+}
+
+/// The way to a receiver.
+pub struct Export {
+    endpoint: Endpoint,
+    /// Everything that should arrive.
+    offered: Tally,
+    settled: Arc<Mutex<Settled>>,
+    running: Option<Running>,
+}
+
+/// What the thread is reached by.
+struct Running {
+    queue: mpsc::Sender<Record>,
+    /// Tells it how long it may still take.
+    end: oneshot::Sender<Duration>,
+    /// Disconnected when it has ended, however it did.
+    ended: std_mpsc::Receiver<()>,
+}
+
+fn settled(of: &Mutex<Settled>) -> MutexGuard<'_, Settled> {
+    // Two additions cannot be left half-way.
+    of.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Export {
+    /// A way that nothing goes yet.
+    #[must_use]
+    pub fn new(endpoint: Endpoint) -> Self {
+        Self {
+            endpoint,
+            offered: Tally::default(),
+            settled: Arc::default(),
+            running: None,
+        }
+    }
+
+    /// Starts the thread; not before the command was started, which is done by a process with one thread.
+    /// `instance` tells several loaders of this machine apart.
+    pub fn start(&mut self, instance: &str) {
+        let (queue, records) = mpsc::channel(QUEUE);
+        let (end, limit) = oneshot::channel();
+        let (alive, ended) = std_mpsc::channel();
+        let source = Source::new(
+            stream::EGRESS,
+            "ebpf-manager",
+            env!("CARGO_PKG_VERSION"),
+            instance,
+        );
+        let worker = Worker::new(
+            self.endpoint.clone(),
+            &source,
+            records,
+            Arc::clone(&self.settled),
+        );
+        let started = thread::Builder::new()
+            .name("otlp".to_owned())
+            .spawn(move || {
+                worker.run(limit);
+                drop(alive);
+            });
+        match started {
+            Ok(_) => {
+                self.running = Some(Running { queue, end, ended });
+            }
+            Err(e) => complain(&self.endpoint, &format!("no thread for it: {e}")),
+        }
+    }
+
+    /// Hands over a record, or loses it if there is no room. Never waits.
+    pub fn offer(&mut self, record: &Record) {
+        self.offered.add(Tally::of(record));
+        if let Some(running) = &self.running {
+            // What did not get in is missing from the confirmed ones in the end.
+            let _ = running.queue.try_send(record.clone());
+        }
+    }
+
+    /// Gives what is left in the queue this long to arrive, ends the thread, and says what is missing.
+    pub fn finish(&mut self, limit: Duration) -> Undelivered {
+        if let Some(Running { queue, end, ended }) = self.running.take() {
+            drop(queue);
+            // If it has ended by itself, there is nobody to tell.
+            let _ = end.send(limit);
+            let first = limit.min(EXPLAINED_AFTER);
+            if ended.recv_timeout(first) == Err(std_mpsc::RecvTimeoutError::Timeout) {
+                if limit > EXPLAINED_AFTER {
+                    anstream::eprintln!(
+                        "waiting up to {} s for {} record(s) to be delivered to {}",
+                        limit.as_secs(),
+                        self.undelivered().records(),
+                        self.endpoint.url()
+                    );
+                }
+                let _ = ended.recv_timeout(limit.saturating_sub(first) + GRACE);
+            }
+        }
+        self.undelivered()
+    }
+
+    fn undelivered(&self) -> Undelivered {
+        let settled = settled(&self.settled);
+        Undelivered {
+            url: self.endpoint.url().to_owned(),
+            missing: self.offered.less(settled.confirmed),
+            rejected: settled.rejected,
+        }
+    }
+}
+
+fn complain(endpoint: &Endpoint, what: &str) {
+    // Not `eprintln`, which would end the thread if nobody reads it any more.
+    let _ = writeln!(
+        anstream::stderr(),
+        "error: cannot deliver records to {}: {what}; what is lost is counted, the command goes on",
+        endpoint.url()
+    );
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,296 @@
+//! The dictionary: every attribute that a record may carry, once, with its type. The type is part of the
+//! constant's type, so that the same name cannot be given values of two kinds.
+//!
+//! `docs/fields.md` is made from this table.
+
+use jiff::Timestamp;
+use opentelemetry_proto::tonic::common::v1::{AnyValue, ArrayValue, KeyValue, any_value};
+use std::{marker::PhantomData, net::IpAddr};
+
+/// Kind of an attribute's values.
+pub trait Kind {
+    /// The kind's name in the documentation; the first word is the OTLP type.
+    const NAME: &'static str;
+}
+
+macro_rules! kinds {
+    ($($(#[doc = $doc:literal])+ $kind:ident = $name:literal;)+) => {
+        $(
+            $(#[doc = $doc])+
+            #[derive(Clone, Copy, Debug)]
+            pub enum $kind {}
+
+            impl Kind for $kind {
+                const NAME: &'static str = $name;
+            }
+        )+
+    };
+}
+
+kinds! {
+    /// Text.
+    Text = "string";
+    /// A list of texts.
+    Texts = "list of strings";
+    /// A whole number; what does not fit into 63 bits is sent as the largest that does.
+    Int = "int";
+    /// Yes or no.
+    Flag = "bool";
+    /// An address, IPv4 or IPv6, sent as text.
+    Address = "string, IP address";
+    /// A moment, sent as RFC 3339 text in UTC.
+    Time = "string, RFC 3339 time";
+}
+
+/// A value of a kind.
+pub struct Value<K>(any_value::Value, PhantomData<K>);
+
+impl<K> Value<K> {
+    fn text(s: String) -> Self {
+        Self(any_value::Value::StringValue(s), PhantomData)
+    }
+}
+
+impl From<&str> for Value<Text> {
+    fn from(s: &str) -> Self {
+        Self::text(s.to_owned())
+    }
+}
+
+impl From<String> for Value<Text> {
+    fn from(s: String) -> Self {
+        Self::text(s)
+    }
+}
+
+impl From<IpAddr> for Value<Address> {
+    fn from(a: IpAddr) -> Self {
+        Self::text(a.to_string())
+    }
+}
+
+impl From<Timestamp> for Value<Time> {
+    fn from(t: Timestamp) -> Self {
+        Self::text(t.to_string())
+    }
+}
+
+impl From<bool> for Value<Flag> {
+    fn from(b: bool) -> Self {
+        Self(any_value::Value::BoolValue(b), PhantomData)
+    }
+}
+
+impl From<u64> for Value<Int> {
+    fn from(n: u64) -> Self {
+        let n = i64::try_from(n).unwrap_or(i64::MAX);
+        Self(any_value::Value::IntValue(n), PhantomData)
+    }
+}
+
+impl From<u32> for Value<Int> {
+    fn from(n: u32) -> Self {
+        u64::from(n).into()
+    }
+}
+
+impl From<u16> for Value<Int> {
+    fn from(n: u16) -> Self {
+        u64::from(n).into()
+    }
+}
+
+impl From<&[String]> for Value<Texts> {
+    fn from(list: &[String]) -> Self {
+        let one = |s: &String| AnyValue {
+            value: Some(any_value::Value::StringValue(s.clone())),
+        };
+        let values = list.iter().map(one).collect();
+        Self(
+            any_value::Value::ArrayValue(ArrayValue { values }),
+            PhantomData,
+        )
+    }
+}
+
+/// An attribute: its name and, in its type, what its values are.
+#[derive(Debug)]
+pub struct Field<K> {
+    /// The key in records.
+    pub name: &'static str,
+    kind: PhantomData<K>,
+}
+
+impl<K> Clone for Field<K> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<K> Copy for Field<K> {}
+
+impl<K> Field<K> {
+    const fn new(name: &'static str) -> Self {
+        Self {
+            name,
+            kind: PhantomData,
+        }
+    }
+
+    /// The attribute with a value.
+    #[must_use]
+    pub fn with(self, value: impl Into<Value<K>>) -> KeyValue {
+        KeyValue {
+            key: self.name.to_owned(),
+            value: Some(AnyValue {
+                value: Some(value.into().0),
+            }),
+            ..KeyValue::default()
+        }
+    }
+}
+
+/// A line of the dictionary.
+#[derive(Debug)]
+pub struct Entry {
+    /// The key in records.
+    pub name: &'static str,
+    /// What its values are.
+    pub kind: &'static str,
+    /// Which records have it.
+    pub records: &'static str,
+    /// What it means.
+    pub meaning: &'static str,
+}
+
+macro_rules! fields {
+    ($($records:literal { $($(#[doc = $doc:literal])+ $constant:ident: $kind:ident = $name:literal;)+ })+) => {
+        $($(
+            $(#[doc = $doc])+
+            pub const $constant: Field<$kind> = Field::new($name);
+        )+)+
+
+        /// The whole dictionary, in the order of the documentation.
+        pub const ALL: &[Entry] = &[$($(
+            Entry {
+                name: $name,
+                kind: <$kind as Kind>::NAME,
+                records: $records,
+                meaning: concat!($($doc),+),
+            },
+        )+)+];
+    };
+}
+
+fields! {
+    "resource of every stream" {
+        /// The stream: `clawker-egress`, `clawker-cp`, `clawker-overseer`.
+        SERVICE_NAME: Text = "service.name";
+        /// Version of the program that wrote the record.
+        SERVICE_VERSION: Text = "service.version";
+        /// Which of several: the instance that `dump` names.
+        SERVICE_INSTANCE_ID: Text = "service.instance.id";
+    }
+    "every stream" {
+        /// Value of the label `dev.clawker.agent`, or of `run --agent`, as it was given.
+        AGENT: Text = "agent";
+        /// Value of the label `dev.clawker.project`, or of `run --project`, as it was given.
+        PROJECT: Text = "project";
+        /// The container, in the engine's long form.
+        CONTAINER_ID: Text = "container_id";
+        /// The container's name.
+        CONTAINER_NAME: Text = "container_name";
+    }
+    "flows, Envoy" {
+        /// `ALLOWED`, `DENIED` or `BYPASSED`.
+        VERDICT: Text = "verdict";
+        /// Who began the flow; absent when it was refused before it had an address.
+        SRC_IP: Address = "src_ip";
+        /// Port of `src_ip`; absent for flows denied at connect.
+        SRC_PORT: Int = "src_port";
+        /// Where the flow went, as the agent asked for it, before any redirect.
+        DST_IP: Address = "dst_ip";
+        /// Port of `dst_ip`; absent for protocols without ports.
+        DST_PORT: Int = "dst_port";
+        /// Transport protocol: `tcp`, `udp`, `icmp`, `icmp6`, …, or its number; `any` where several were folded.
+        L4_PROTO: Text = "l4_proto";
+        /// The DNS name that led to `dst_ip`; absent for direct addresses.
+        DST_HOST: Text = "dst_host";
+        /// Application protocol; `unknown` in records from the kernel.
+        L7_PROTO: Text = "l7_proto";
+        /// Payload that arrived.
+        BYTES_IN: Int = "bytes_in";
+        /// Payload that left; 0 for denied flows.
+        BYTES_OUT: Int = "bytes_out";
+        /// From the first to the last packet.
+        DURATION_MS: Int = "duration_ms";
+        /// Beginning of the flow.
+        START_TIME: Time = "start_time";
+    }
+    "flows" {
+        /// `egress`; `ingress` for accepted flows.
+        DIRECTION: Text = "direction";
+        /// The DNS names that led to `dst_ip`, when there are several; then there is no `dst_host`.
+        DST_HOSTS: Texts = "dst_hosts";
+        /// Segments or datagrams that arrived.
+        PACKETS_IN: Int = "packets_in";
+        /// Segments or datagrams that left.
+        PACKETS_OUT: Int = "packets_out";
+        /// Why this verdict, from a closed list: `rule`, `default`, `builtin`, `bypass`, `observe`, ….
+        REASON: Text = "reason";
+        /// Name or position of the rule that decided, or that cut the flow.
+        RULE: Text = "rule";
+        /// Why the flow ended, from a closed list: `fin`, `rst`, `refused`, `idle`, `policy`, `denied`, ….
+        CLOSE_REASON: Text = "close_reason";
+        /// Where the flow really went when it was redirected.
+        PROXY_IP: Address = "proxy_ip";
+        /// Port of `proxy_ip`.
+        PROXY_PORT: Int = "proxy_port";
+        /// Process that opened the flow.
+        PID: Int = "pid";
+        /// Command name of that process, as it calls itself.
+        COMM: Text = "comm";
+        /// Smoothed round trip, TCP.
+        RTT_US: Int = "rtt_us";
+        /// Retransmitted segments, TCP.
+        RETRANSMITS: Int = "retransmits";
+        /// Unique for ever: the key for telling duplicates.
+        FLOW_ID: Text = "flow_id";
+        /// How many flows a folded record stands for; only there.
+        COUNT: Int = "count";
+        /// End of the first flow of a folded record; only there.
+        FIRST_TIME: Time = "first_time";
+        /// True where audit mode let pass what enforcing would have denied; absent elsewhere.
+        WOULD_DENY: Flag = "would_deny";
+    }
+    "flows, CoreDNS" {
+        /// The name that was asked for. On a flow: of a DNS query that no rule could allow.
+        QNAME: Text = "qname";
+    }
+    "CoreDNS" {
+        /// Type of the question.
+        QTYPE: Text = "qtype";
+        /// How the query was answered.
+        RCODE: Text = "rcode";
+    }
+    "Envoy" {
+        /// HTTP method.
+        METHOD: Text = "method";
+        /// Path of the request, without the query.
+        PATH: Text = "path";
+        /// Host that the request named.
+        REQUEST_HOST: Text = "request_host";
+        /// HTTP status of the answer.
+        RESPONSE_CODE: Int = "response_code";
+        /// Envoy's flags on how the request ended.
+        RESPONSE_FLAGS: Text = "response_flags";
+        /// Status of a gRPC call.
+        GRPC_STATUS: Text = "grpc_status";
+        /// Server name of the TLS handshake.
+        SNI: Text = "sni";
+        /// TLS version towards the agent.
+        TLS_VERSION: Text = "tls_version";
+        /// Address that Envoy connected to.
+        UPSTREAM_IP: Address = "upstream_ip";
+    }
+}

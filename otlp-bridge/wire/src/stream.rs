@@ -1,0 +1,45 @@
+//! Streams and events. A stream is told by `service.name`; the collector routes each to a data stream of
+//! the same name.
+
+use crate::fields::{SERVICE_INSTANCE_ID, SERVICE_NAME, SERVICE_VERSION};
+use opentelemetry_proto::tonic::{common::v1::InstrumentationScope, resource::v1::Resource};
+
+/// Flows, one record at the end of each.
+pub const EGRESS: &str = "clawker-egress";
+/// What the loader and the bridge say about themselves.
+pub const CONTROL_PLANE: &str = "clawker-cp";
+/// Audit: changes of policy, bypasses, enrolment, declared losses.
+pub const OVERSEER: &str = "clawker-overseer";
+
+/// Event name of a flow's record.
+pub const FLOW: &str = "clawker.egress.flow";
+
+/// Who speaks in a stream: the resource and the scope of its records.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Source {
+    pub(crate) resource: Resource,
+    pub(crate) scope: InstrumentationScope,
+}
+
+impl Source {
+    /// A program, by name and version, that writes to a stream. `instance` tells several of them on one
+    /// machine apart.
+    #[must_use]
+    pub fn new(stream: &str, program: &str, version: &str, instance: &str) -> Self {
+        Self {
+            resource: Resource {
+                attributes: vec![
+                    SERVICE_NAME.with(stream),
+                    SERVICE_VERSION.with(version),
+                    SERVICE_INSTANCE_ID.with(instance),
+                ],
+                ..Resource::default()
+            },
+            scope: InstrumentationScope {
+                name: program.to_owned(),
+                version: version.to_owned(),
+                ..InstrumentationScope::default()
+            },
+        }
+    }
+}

@@ -1,0 +1,131 @@
+#!/usr/bin/env bash
+#
+# Builds the OpenTelemetry Collector that the tests send to, unless it is there already. See usage().
+set -euo pipefail
+
+readonly CACHE="${XDG_CACHE_HOME:-${HOME:?HOME is not set}/.cache}/clawker"
+# As in tests/collector/go.mod.
+readonly MIN_GO=1.25
+
+HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+readonly HERE SOURCE="$HERE/tests/collector"
+
+usage() {
+    cat <<END
+Usage: scripts/collector.sh [--quiet]
+
+Builds tests/collector, an OpenTelemetry Collector with an OTLP receiver and a file exporter, from public
+Go modules, and prints where it is. The versions are those of tests/collector/go.mod, the checksums
+those of go.sum. It is kept in \${XDG_CACHE_HOME:-~/.cache}/clawker/otelcol-VERSION-CHECKSUM, with a
+link to it in clawker/bin/otelcol; a second run builds nothing.
+
+Needs Go $MIN_GO or later, and installs that of Debian or Ubuntu where there is none.
+
+Options:
+  --quiet     print only what is being done, and errors
+  -h, --help  print this
+
+Exit status: 0 it is there, 1 it cannot be built, 2 wrong use.
+END
+}
+
+doing() { printf 'collector: %s\n' "$*" >&2; }
+
+# fail WHAT [WHAT-TO-DO...]
+fail() {
+    printf 'collector: error: %s\n' "$1" >&2
+    shift
+    (($# == 0)) || printf '  %s\n' "$@" >&2
+    exit 1
+}
+
+at_least() { [[ $(printf '%s\n%s\n' "$2" "$1" | sort -V | head -n 1) == "$2" ]]; }
+
+# go_version GO: prints 1.26.8; nothing if it does not run.
+go_version() { "$1" version 2>/dev/null | sed -n 's/^go version go\([0-9.]*\).*/\1/p'; }
+
+# usable GO
+usable() {
+    local have
+    have=$(go_version "$1")
+    [[ -n $have ]] && at_least "$have" "$MIN_GO"
+}
+
+GO=
+# Debian keeps versioned compilers out of PATH.
+find_go() {
+    local candidate
+    for candidate in go /usr/local/go/bin/go /usr/lib/go-*/bin/go; do
+        if usable "$candidate"; then
+            GO=$candidate
+            return
+        fi
+    done
+    return 1
+}
+
+as_root() {
+    if ((EUID == 0)); then "$@"; else sudo -n "$@"; fi
+}
+
+# The newest compiler that this release of Debian or Ubuntu has, if it will do.
+install_go() {
+    local package
+    command -v apt-get >/dev/null || return 1
+    doing "apt-get update"
+    as_root apt-get update -qq >&2 || doing "apt-get update failed; going on with the lists that are here"
+    package=$(apt-cache search --names-only '^golang-1\.[0-9]+-go$' | cut -d ' ' -f 1 | sort -V | tail -n 1)
+    [[ -n $package ]] && at_least "$(sed 's/^golang-\(.*\)-go$/\1/' <<<"$package")" "$MIN_GO" || return 1
+    doing "installing $package"
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+        -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 "$package" >"$CACHE/apt.log" 2>&1 </dev/null ||
+        { tail -n 5 "$CACHE/apt.log" >&2 && return 1; }
+}
+
+QUIET=0
+while (($#)); do
+    case $1 in
+    --quiet) QUIET=1 ;;
+    -h | --help)
+        usage
+        exit 0
+        ;;
+    *)
+        printf 'collector: unknown argument: %s\n\n' "$1" >&2
+        usage >&2
+        exit 2
+        ;;
+    esac
+    shift
+done
+
+VERSION=$(sed -n 's/^\tgo.opentelemetry.io\/collector\/otelcol v\([0-9.]*\)$/\1/p' "$SOURCE/go.mod")
+[[ -n $VERSION ]] || fail "no version of the collector in $SOURCE/go.mod"
+SUM=$(cat "$SOURCE"/{go.mod,go.sum,main.go} | sha256sum | head -c 12)
+readonly VERSION SUM DIR="$CACHE/otelcol-$VERSION-$SUM"
+
+mkdir -p "$CACHE/bin"
+# One at a time: two runs would build the same thing twice.
+exec 9>"$CACHE/.collector-lock"
+flock 9
+
+if [[ ! -x $DIR/otelcol ]]; then
+    find_go || { install_go && find_go; } ||
+        fail "the collector that the tests send to is built with Go $MIN_GO or later, which is not here" \
+            "put one into PATH or into /usr/local/go; this release of the system has none as a package," \
+            "a later one (or its backports) has golang-$MIN_GO-go"
+    doing "building the OpenTelemetry Collector $VERSION with $("$GO" version) (some minutes, once)"
+    mkdir -p "$DIR"
+    # -mod=readonly: what go.mod and go.sum do not name is not built. The lock is not the compiler's to hold.
+    (
+        cd "$SOURCE"
+        env -u GOFLAGS -u GOOS -u GOARCH CGO_ENABLED=0 GOTOOLCHAIN=local GOWORK=off \
+            "$GO" build -mod=readonly -buildvcs=false -trimpath -ldflags="-s -w -X main.version=$VERSION" \
+            -o "$DIR/otelcol.new" . </dev/null 9>&-
+    ) || fail "the collector does not build" "the messages above say why; its source is $SOURCE"
+    mv "$DIR/otelcol.new" "$DIR/otelcol"
+fi
+[[ $("$DIR/otelcol" --version 2>/dev/null) == *" $VERSION" ]] ||
+    fail "the collector was built but does not run" "try: $DIR/otelcol --version"
+[[ $(readlink "$CACHE/bin/otelcol" || true) == "$DIR/otelcol" ]] || ln -sfn "$DIR/otelcol" "$CACHE/bin/otelcol"
+((QUIET)) || printf '%-14s %s\n' collector "$VERSION ($DIR/otelcol)"

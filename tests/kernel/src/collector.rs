@@ -1,0 +1,170 @@
+//! A real OpenTelemetry Collector, and what it has received.
+
+use crate::{eventually, run::Bench};
+use serde_json::{Map, Value};
+use std::{
+    env, fs,
+    net::TcpStream,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+};
+
+/// Where it takes OTLP over gRPC.
+pub const GRPC: &str = "192.0.2.1:4317";
+/// Where it takes OTLP over HTTP.
+pub const HTTP: &str = "192.0.2.1:4318";
+
+/// A collector in the test's namespace. It ends with the test.
+pub struct Collector {
+    child: Child,
+    out: PathBuf,
+    /// Where it takes OTLP over gRPC on a unix socket.
+    pub socket: PathBuf,
+}
+
+/// A record as the collector took it.
+#[derive(Debug)]
+pub struct Received {
+    /// Attributes of its resource.
+    pub resource: Map<String, Value>,
+    /// Its own attributes, of the types they came with.
+    pub attributes: Map<String, Value>,
+    /// Everything else about it.
+    pub record: Value,
+}
+
+/// What scripts/collector.sh built.
+fn binary() -> PathBuf {
+    let cache = env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let home = || Path::new(&env::var_os("HOME").expect("HOME is set")).join(".cache");
+    let path = cache.unwrap_or_else(home).join("clawker/bin/otelcol");
+    assert!(
+        path.exists(),
+        "{} is not there: run scripts/collector.sh",
+        path.display()
+    );
+    path
+}
+
+impl Collector {
+    /// Starts it and waits until it listens.
+    #[must_use]
+    pub fn start(bench: &Bench) -> Self {
+        let (out, socket) = (bench.path("received.jsonl"), bench.path("otlp.sock"));
+        let config = format!(
+            "receivers:\n\
+             \x20 otlp: {{ protocols: {{ grpc: {{ endpoint: '{GRPC}' }}, http: {{ endpoint: '{HTTP}' }} }} }}\n\
+             \x20 otlp/unix: {{ protocols: {{ grpc: {{ endpoint: '{}', transport: unix }} }} }}\n\
+             exporters: {{ file: {{ path: '{}', flush_interval: 10ms }} }}\n\
+             service:\n\
+             \x20 telemetry: {{ metrics: {{ level: none }}, logs: {{ level: warn }} }}\n\
+             \x20 pipelines: {{ logs: {{ receivers: [otlp, otlp/unix], exporters: [file] }} }}\n",
+            socket.display(),
+            out.display(),
+        );
+        let file = bench.path("collector.yaml");
+        fs::write(&file, config).expect("the configuration is written");
+        // So that it does not outlive a test that is killed.
+        let mut child = Command::new("setpriv")
+            .args(["--pdeathsig", "KILL"])
+            .arg(binary())
+            .arg("--config")
+            .arg(&file)
+            .stdin(Stdio::null())
+            .spawn()
+            .expect("the collector starts");
+        eventually("the collector to listen", || {
+            let ended = child.try_wait().expect("it is our child");
+            assert_eq!(ended, None, "the collector has ended");
+            let up = [GRPC, HTTP].iter().all(|a| TcpStream::connect(a).is_ok());
+            (up && socket.exists()).then_some(())
+        });
+        Self { child, out, socket }
+    }
+
+    /// Everything that has been written so far.
+    #[must_use]
+    pub fn received(&self) -> Vec<Received> {
+        let text = fs::read_to_string(&self.out).unwrap_or_default();
+        // The last line may be half there.
+        let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
+        let requests = whole.lines().map(|line| {
+            serde_json::from_str::<Value>(line)
+                .expect("the collector writes one JSON object a line")
+        });
+        requests.flat_map(|r| records(&r)).collect()
+    }
+
+    /// Waits for this many records.
+    #[track_caller]
+    pub fn wait_for(&self, n: usize) -> Vec<Received> {
+        eventually(&format!("{n} records at the collector"), || {
+            let got = self.received();
+            assert!(got.len() <= n, "{} records instead of {n}", got.len());
+            (got.len() == n).then_some(got)
+        })
+    }
+
+    /// Ends it without a warning.
+    pub fn kill(&mut self) {
+        // It may be dead already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Collector {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// Elements of a list; none if there is no list.
+fn list<'a>(of: &'a Value, name: &str) -> &'a [Value] {
+    of[name].as_array().map_or(&[], Vec::as_slice)
+}
+
+fn records(request: &Value) -> Vec<Received> {
+    let mut all = Vec::new();
+    for from in list(request, "resourceLogs") {
+        for scope in list(from, "scopeLogs") {
+            for record in list(scope, "logRecords") {
+                all.push(Received {
+                    resource: attributes(&from["resource"]),
+                    attributes: attributes(record),
+                    record: record.clone(),
+                });
+            }
+        }
+    }
+    all
+}
+
+/// Attributes as plain JSON.
+#[track_caller]
+fn attributes(of: &Value) -> Map<String, Value> {
+    let mut map = Map::new();
+    for a in list(of, "attributes") {
+        let key = a["key"].as_str().expect("a key is a text").to_owned();
+        let old = map.insert(key, plain(&a["value"]));
+        assert_eq!(old, None, "a key is there twice: {of}");
+    }
+    map
+}
+
+/// A value of OTLP as plain JSON: numbers are texts there.
+fn plain(value: &Value) -> Value {
+    let (kind, inner) = value
+        .as_object()
+        .and_then(|v| v.iter().next())
+        .unwrap_or_else(|| panic!("a value without a type: {value}"));
+    match kind.as_str() {
+        "stringValue" | "boolValue" => inner.clone(),
+        "intValue" => {
+            let text = inner.as_str().expect("numbers are texts in OTLP's JSON");
+            text.parse::<i64>().expect("a number").into()
+        }
+        "arrayValue" => list(inner, "values").iter().map(plain).collect(),
+        other => panic!("nothing of ours is {other}: {value}"),
+    }
+}
