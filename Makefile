@@ -19,7 +19,7 @@ as_root := CARGO_TARGET_$(shell uname -m | tr a-z A-Z)_UNKNOWN_LINUX_GNU_RUNNER=
 endif
 
 # Crates whose tests need nothing but the machine they are built on.
-unit := -p abi -p bpf -p policy -p wire -p ebpf-manager
+unit := -p abi -p bpf -p lease -p policy -p wire -p ebpf-manager
 
 # A first build takes minutes and shows its progress; later ones have nothing to say.
 cargo_quietly := cargo $(if $(wildcard $(target)/release/ebpf-manager),--quiet)

@@ -90,6 +90,8 @@ impl InstanceError {
 /// The directory below which every instance pins.
 #[derive(Clone, Debug)]
 pub struct Root {
+    /// Shared by loaders of every ABI.
+    base: PathBuf,
     dir: PathBuf,
 }
 
@@ -119,6 +121,7 @@ impl Root {
     #[must_use]
     pub fn new(base: &Path) -> Self {
         Self {
+            base: base.to_owned(),
             dir: base.join(format!("v{ABI_VERSION}")),
         }
     }
@@ -187,10 +190,11 @@ impl Root {
         unreachable!("a free name is found or an error returned")
     }
 
-    /// Draws a slot number that this boot has not seen.
+    /// Draws a slot number that this boot has not seen, whatever the ABI of its loaders: flow ids are
+    /// made of it.
     pub fn draw_slot(&self) -> Result<u32, InstanceError> {
-        let _guard = self.lock()?;
-        let path = self.dir.join(NEXT_SLOT);
+        let _guard = lock(&self.base, FlockArg::LockExclusive)?;
+        let path = self.base.join(NEXT_SLOT);
         let other = |e: aya::maps::MapError| InstanceError::Slot(io::Error::other(e));
         if !path.exists() {
             let fresh: Array<MapData, u32> = Array::create(1, 0).map_err(other)?;
