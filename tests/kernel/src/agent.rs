@@ -88,7 +88,7 @@ impl Bench {
     }
 
     /// Runs a Python program behind [`PRELUDE`] and learns from it.
-    pub fn learn(&self, policy: Option<&str>, file: &Path, program: &str) -> Outcome {
+    pub fn learn(&self, policy: impl PolicyText, file: &Path, program: &str) -> Outcome {
         let file = file.to_str().expect("a name that is text");
         self.run(
             policy,

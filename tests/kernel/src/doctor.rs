@@ -1,11 +1,11 @@
 //! `doctor` as an operator runs it, and what it said.
 
-use crate::run::{Bench, binary};
+use crate::{
+    dns::RESOLVER,
+    run::{Bench, binary},
+};
 use serde_json::Value;
 use std::{fs, process::Command};
-
-/// The resolver that `/etc/resolv.conf` names for `doctor` in a test.
-pub const RESOLVER: &str = "192.0.2.53";
 
 /// What `doctor` said.
 #[derive(Debug)]
@@ -43,6 +43,16 @@ impl Bench {
         .arg("--pin-root")
         .arg(&self.pins);
         c
+    }
+
+    /// The same where the kernel says that it is an old one.
+    #[must_use]
+    pub fn manager_on_an_old_kernel(&self) -> Command {
+        let inner = self.manager_where(RESOLVER, "true");
+        let mut old = Command::new("setarch");
+        old.arg("--uname-2.6").arg(inner.get_program());
+        old.args(inner.get_args());
+        old
     }
 
     /// `doctor --json`.

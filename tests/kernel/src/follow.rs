@@ -1,10 +1,10 @@
 //! A command under a policy file that changes.
 
 use crate::{
-    agent::{PRELUDE, Talk},
     check::fields,
     eventually,
     run::{Bench, Outcome},
+    talk::Talk,
 };
 use serde_json::{Value, json};
 use std::{
@@ -40,10 +40,9 @@ impl World {
         if !file.exists() {
             fs::write(&file, ONE).expect("the policy is written");
         }
-        let code = format!("{PRELUDE}\n{program}");
         let mut all = vec!["--policy", file.to_str().expect("a plain path")];
         all.extend(args);
-        let talk = bench.converse(None, &all, &["python3", "-c", &code]);
+        let talk = bench.talk(None, &all, program);
         Self {
             bench,
             talk,
@@ -96,8 +95,7 @@ impl World {
 
     /// What can be reached now.
     pub fn reached(&mut self) -> String {
-        self.talk.say("go");
-        self.talk.hear()
+        self.talk.go()
     }
 
     /// Ends the command; every event must have been waited for.

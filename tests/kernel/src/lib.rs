@@ -11,6 +11,7 @@ pub mod collector;
 pub mod control;
 pub mod dns;
 pub mod doctor;
+pub mod engine;
 pub mod evasion;
 pub mod follow;
 pub mod net;

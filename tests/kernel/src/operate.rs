@@ -1,6 +1,7 @@
 //! What an operator does beside a run: `dump`, `policy apply`, `detach`.
 
-use crate::run::Bench;
+use crate::{check::sum, eventually, run::Bench};
+use ebpf_manager::{instance::Root, kernel::Pins};
 use serde_json::Value;
 use std::{path::Path, process::Output};
 
@@ -41,6 +42,21 @@ impl Bench {
     #[must_use]
     pub fn counter(&self, name: &str) -> u64 {
         counter(&self.dump(&["--counters"]), name)
+    }
+
+    /// What an instance has pinned.
+    #[must_use]
+    pub fn pins_of(&self, instance: &str) -> Pins {
+        Pins::new(&Root::new(&self.pins).dir().join(instance))
+    }
+
+    /// Waits until live flows have sent so many bytes that were acknowledged.
+    #[track_caller]
+    pub fn acknowledged(&self, bytes: u64) {
+        eventually("all bytes to be acknowledged", || {
+            let sum = sum(&self.dump(&["--flows"]), "bytes_out");
+            (sum == bytes).then_some(())
+        });
     }
 
     /// Puts the one instance under another policy.

@@ -59,6 +59,15 @@ impl Sniffer {
         }
     }
 
+    /// Bytes of TCP payload to an address.
+    #[must_use]
+    pub fn payload(&self, ip: &str) -> usize {
+        let all = self.to(ip);
+        let tcp = all.iter().filter(|p| p.proto == 6);
+        tcp.map(|p| p.rest.len() - usize::from(p.rest[12] >> 4) * 4)
+            .sum()
+    }
+
     /// Packets to an address.
     #[must_use]
     pub fn to(&self, ip: &str) -> Vec<Seen> {

@@ -164,9 +164,12 @@ impl House {
     }
 
     /// Reading the iterators ends datagram flows that have been idle; once a second is often enough.
+    /// Connections that were cut are ended for the command too, which would wait for nothing.
     fn idle_flush(&mut self, watch: &mut Watch, sink: &mut Sink) -> Result<(), CommandError> {
         if watch.second_passed() {
             self.session.live(&self.instance.pins)?;
+            // Where the kernel cannot, they time out; nothing of them passes either way.
+            let _ = self.instance.pins.destroy_sockets(&[]);
             let policy = self.reload.notice(&self.instance.pins, INDEX, sink)?;
             self.session.remember_rules(policy);
         }

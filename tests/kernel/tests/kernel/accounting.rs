@@ -3,7 +3,7 @@
 
 use kernel_tests::{
     check::{fields, flows, sum},
-    eventually, eventually_within,
+    eventually,
     net::room_for,
     operate::counter,
     peer::{all_open, in_turn},
@@ -11,7 +11,6 @@ use kernel_tests::{
 };
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-use std::time::Duration;
 
 const POLICY: &str = "rules:\n  - { name: web, dst: 192.0.2.0/24, proto: tcp, port: 1-65535 }\n";
 

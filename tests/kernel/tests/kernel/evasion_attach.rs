@@ -4,10 +4,8 @@
 use abi::{LearnedNameKey, SlotConfig};
 use ebpf_manager::{
     cgroup::Cgroup,
-    enrol::{self, Identity},
     instance::{Instance, Root, remove_pins},
-    kernel::{Engine, Rings, Sizes},
-    policy_file,
+    kernel::{Engine, Rings},
     record::Lookup,
     session,
 };
@@ -122,29 +120,11 @@ impl World {
 
     /// Attaches the firewall; without `open` its slot stays zero.
     fn attach(&mut self, open: bool) {
-        let root = Root::new(&self.bench.pins);
-        root.prepare().unwrap();
-        let instance = root.create("run").unwrap();
-        let mut engine = Engine::load(instance.pins.dir(), Sizes::default()).unwrap();
-        engine.attach(&self.cgroup.open().unwrap(), "1").unwrap();
+        let (instance, mut engine) = self.bench.attach(&self.cgroup);
         self.rings = Some(engine.rings().unwrap());
         if open {
-            let path = self.bench.policy(POLICY);
-            let file = policy_file::load(&path, false).unwrap();
-            let compiled = file.policy.select(None, None).compile(1).unwrap();
-            instance.pins.policy().unwrap().write(&compiled).unwrap();
-            let slot = root.draw_slot().unwrap();
-            let below = self.cgroup.path().strip_prefix(cgroup_root()).unwrap();
-            let identity = Identity {
-                cgroup: below.display().to_string(),
-                cgroup_id: self.cgroup.id().unwrap(),
-                ..Identity::default()
-            };
-            let config = enrol::config(slot, 1, 1, &compiled, &[]);
-            engine
-                .enrol(&identity.info(slot, session::boot_now()), &config)
-                .unwrap();
-            self.config = Some(config);
+            let both = (&instance, &mut engine);
+            self.config = Some(self.bench.open(both, &self.cgroup, POLICY, &[]));
         }
         self.engine = Some(engine);
         self.instance = Some(instance);

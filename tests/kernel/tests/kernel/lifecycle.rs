@@ -252,3 +252,20 @@ fn a_full_disk_is_told_once_and_counted() {
     let said = String::from_utf8_lossy(&runs[1].stderr);
     assert!(said.contains("40 records were not written"), "{said}");
 }
+
+#[test]
+fn records_do_not_go_through_a_link() {
+    let bench = Bench::new();
+    let (target, link) = (bench.path("precious"), bench.path("records"));
+    std::fs::write(&target, "kept\n").unwrap();
+    std::os::unix::fs::symlink(&target, &link).unwrap();
+    let out = bench.operate(&["run", "--out", link.to_str().unwrap(), "--", "true"]);
+    let said = String::from_utf8_lossy(&out.stderr);
+    assert_eq!(out.status.code(), Some(1), "{said}");
+    assert!(said.contains("it is a symbolic link"), "{said}");
+    assert_eq!(std::fs::read_to_string(&target).unwrap(), "kept\n");
+    bench.nothing_left(&[]);
+    // The system's own are another matter.
+    let out = bench.operate(&["run", "--quiet", "--out", "/dev/stderr", "--", "true"]);
+    assert_eq!(out.status.code(), Some(0));
+}

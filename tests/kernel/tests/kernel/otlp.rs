@@ -114,7 +114,7 @@ fn every_field_arrives_with_its_type_as_the_json_lines_have_it() {
     let mut caller = TcpStream::connect("192.0.2.2:9000").unwrap();
     std::io::Write::write_all(&mut caller, b"hello").unwrap();
     talk.say("");
-    let loader = talk.loader();
+    let loader = talk.pid();
     let first = talk.end(&bench);
     assert_eq!(first.code, 0, "{}{}", first.stdout, first.stderr);
     let mut received = collector.wait_for(first.records.len());
@@ -174,11 +174,7 @@ fn what_a_killed_collector_did_not_take_is_declared() {
     let mut collector = Collector::start(&bench);
     let url = format!("http://{GRPC}");
     let program = format!("{PRELUDE}{REFUSED}refused(5); step('five'); refused(7)");
-    let mut agent = bench.converse(
-        POLICY,
-        &["--otlp", &url],
-        &["python3", "-c", &program],
-    );
+    let mut agent = bench.converse(POLICY, &["--otlp", &url], &["python3", "-c", &program]);
     assert_eq!(agent.hear(), "five");
     collector.wait_for(5);
     collector.kill();

@@ -1,6 +1,6 @@
 //! The terminal belongs to the command, and so do the keys that send signals.
 
-use kernel_tests::{agent::code, eventually, policies::WEB, pty::Terminal, run::Bench};
+use kernel_tests::{agent::code, eventually, policies::WEB, run::Bench, shell::Terminal};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,

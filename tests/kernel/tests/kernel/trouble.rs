@@ -1,11 +1,7 @@
 //! `run` on machines that lack what it needs: one clear error that says what to do, the right exit code,
 //! the command never starts, and nothing is left behind.
-#![expect(
-    clippy::unwrap_used,
-    reason = "helpers of tests fail as the tests themselves do"
-)]
 
-use kernel_tests::{cgroup_root, doctor::RESOLVER, run::Bench};
+use kernel_tests::{cgroup_root, dns::RESOLVER, run::Bench};
 use std::{
     collections::BTreeSet,
     fs,
@@ -68,11 +64,7 @@ fn failed(out: &Output, code: i32, says: &[&str]) {
 #[test]
 fn an_old_kernel_is_told() {
     let bench = Bench::new();
-    let inner = bench.manager_where(RESOLVER, "true");
-    let mut old = Command::new("setarch");
-    old.arg("--uname-2.6")
-        .arg(inner.get_program())
-        .args(inner.get_args());
+    let mut old = bench.manager_on_an_old_kernel();
     let out = old.args(["run", "--", "echo", "ran"]).output().unwrap();
     failed(
         &out,

@@ -1,51 +1,32 @@
 //! One policy in the place of another: whole, whoever else writes and whoever died while writing.
-#![expect(
-    clippy::unwrap_used,
-    reason = "helpers of tests fail as the tests themselves do"
-)]
 
 use ebpf_manager::{
     enrol,
     kernel::{KernelError, Pins},
 };
 use kernel_tests::{
-    agent::{PRELUDE, Talk},
+    engine::{compile, exchange},
     follow::{KNOCK, ONE, TWO},
     run::Bench,
+    talk::Talk,
 };
-use policy::{Compiled, Policy};
 use std::thread;
 
 fn start(bench: &Bench) -> (Talk, Pins) {
-    let code = format!("{PRELUDE}\n{KNOCK}");
-    let talk = bench.converse(Some(ONE), &[], &["python3", "-c", &code]);
-    let root = bench.pins.join(format!("v{}", abi::ABI_VERSION));
-    let pins = Pins::new(&root.join(format!("run-{}", talk.loader())));
+    let mut talk = bench.talk(ONE, &[], KNOCK);
+    assert_eq!(talk.hear(), "one -");
+    let pins = bench.pins_of(&talk.instance());
     (talk, pins)
 }
 
-fn compile(text: &str, id: u32) -> Compiled {
-    let policy = Policy::parse(text).policy.unwrap();
-    policy.select(None, None).compile(id).unwrap()
-}
-
 fn replace(pins: &Pins, text: &str) {
-    let replaced = enrol::replace_policy::<KernelError>(pins, 1, "file", |id| {
-        Ok((compile(text, id), Vec::new()))
-    });
-    replaced.unwrap().unwrap().cleaned.unwrap();
-}
-
-fn reached(talk: &mut Talk) -> String {
-    talk.say("go");
-    talk.hear()
+    exchange(pins, text).cleaned.unwrap();
 }
 
 #[test]
 fn changes_at_once_do_not_mix() {
     let bench = Bench::new();
     let (mut talk, pins) = start(&bench);
-    assert_eq!(talk.hear(), "one -");
     for _ in 0..5 {
         thread::scope(|scope| {
             for text in [ONE, TWO, ONE, TWO] {
@@ -53,7 +34,7 @@ fn changes_at_once_do_not_mix() {
                 scope.spawn(move || replace(pins, text));
             }
         });
-        let got = reached(&mut talk);
+        let got = talk.go();
         assert!(["one -", "- two"].contains(&got.as_str()), "{got}");
     }
     let (info, config) = enrol::current(&pins, 1).unwrap().unwrap();
@@ -66,13 +47,12 @@ fn changes_at_once_do_not_mix() {
 fn what_a_dead_writer_left_does_not_hold() {
     let bench = Bench::new();
     let (mut talk, pins) = start(&bench);
-    assert_eq!(talk.hear(), "one -");
     // It wrote its rules and did not come to switching over.
     let both = format!("{ONE}  - {{ name: two, dst: 192.0.2.2, proto: any }}\n");
     pins.policy().unwrap().write(&compile(&both, 2)).unwrap();
-    assert_eq!(reached(&mut talk), "one -");
+    assert_eq!(talk.go(), "one -");
     replace(&pins, ONE);
-    assert_eq!(reached(&mut talk), "one -");
+    assert_eq!(talk.go(), "one -");
     let rules = bench.dump(&["--policy"]);
     assert!(!rules.iter().any(|r| r["name"] == "two"), "{rules:#?}");
     assert_eq!(talk.end(&bench).code, 0);
@@ -82,13 +62,12 @@ fn what_a_dead_writer_left_does_not_hold() {
 fn a_policy_that_fails_to_compile_leaves_the_old_one() {
     let bench = Bench::new();
     let (mut talk, pins) = start(&bench);
-    assert_eq!(talk.hear(), "one -");
     let before = enrol::current(&pins, 1).unwrap().unwrap().1;
     let failed = enrol::replace_policy(&pins, 1, "file", |_| Err(KernelError::NoObject));
     assert!(matches!(failed, Err(KernelError::NoObject)));
     assert_eq!(enrol::current(&pins, 1).unwrap().unwrap().1, before);
     let none = enrol::replace_policy::<KernelError>(&pins, 0, "file", |_| unreachable!());
     assert!(none.unwrap().is_none(), "nobody is in row 0");
-    assert_eq!(reached(&mut talk), "one -");
+    assert_eq!(talk.go(), "one -");
     assert_eq!(talk.end(&bench).code, 0);
 }

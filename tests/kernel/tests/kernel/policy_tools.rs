@@ -1,14 +1,14 @@
 //! What `policy explain` tells and `policy allow` prints, against what the programs do.
 
 use kernel_tests::{
-    agent::PRELUDE,
-    dns::{Resolver, address},
+    agent::code,
+    dns::{RESOLVER, Resolver, address},
     net,
-    run::{Bench, line, tell},
+    run::Bench,
     server::Place,
 };
 use serde_json::{Value, json};
-use std::{fs, io::BufReader, path::Path};
+use std::{fs, path::Path, process::Output};
 
 const POLICY: &str = "resolvers: [192.0.2.53]\nallow_builtin: [169.254.1.1]\nrules:\n\
     \x20 - { dst: api.example, name: api }\n\
@@ -119,20 +119,19 @@ fn agrees(mode: &str, args: &[&str]) {
     ] {
         net::ip(&["addr", "add", &format!("{addr}/32"), "dev", "lo"]);
     }
-    let resolver = Resolver::start("192.0.2.53");
-    let code = format!("{PRELUDE}\n{TRY}");
+    let resolver = Resolver::start(RESOLVER);
+    let code = code(TRY);
     let named = |(host, addr, proto, port): &To| format!("{host} {addr} {proto} {port}");
     let targets: Vec<String> = TARGETS.iter().map(named).collect();
     let mut cmd = vec!["python3", "-c", &code];
     cmd.extend(targets.iter().map(String::as_str));
     let policy = format!("mode: {mode}\n{POLICY}");
-    let mut child = bench.spawn(Some(&policy), args, &cmd);
-    let mut said = BufReader::new(child.stdout.take().unwrap());
-    while let Some((host, addr)) = line(&mut said).split_once(' ') {
+    let mut talk = bench.converse(&policy, args, &cmd);
+    while let Some((host, addr)) = talk.hear().split_once(' ') {
         resolver.set(host, vec![address(addr, 300)]);
-        tell(&mut child);
+        talk.say("go");
     }
-    let out = bench.finish(child);
+    let out = talk.end(&bench);
     assert_eq!(out.code, 0, "{}", out.stderr);
     let mut records = out.records.clone();
     for to in &TARGETS {
@@ -181,15 +180,11 @@ fn same(recorded: &Value, judged: &str) -> bool {
 fn a_denied_flow_is_allowed_by_the_rule_that_is_printed() {
     let bench = Bench::new();
     net::ip(&["addr", "add", "10.1.2.3/32", "dev", "lo"]);
-    let resolver = Resolver::start("192.0.2.53");
-    resolver.set("api.example", vec![address("203.0.113.9", 300)]);
-    resolver.set("dev.example", vec![address("10.1.2.3", 300)]);
+    let _resolver =
+        Resolver::naming(&[("api.example", "203.0.113.9"), ("dev.example", "10.1.2.3")]);
     let _places = ["203.0.113.9:443", "10.1.2.3:8443", "192.0.2.2:80"].map(Place::open);
-    let code = format!(
-        "{PRELUDE}\nfor n in ('api.example', 'dev.example'): udp(query(n), wait=1)\n\
-         print(tcp('203.0.113.9', 443), tcp('10.1.2.3', 8443), tcp('192.0.2.2', 80), tcp('192.0.2.2', 81))\n"
-    );
-    let cmd = ["python3", "-c", &code];
+    let program = "for n in ('api.example', 'dev.example'): udp(query(n), wait=1)\n\
+         print(tcp('203.0.113.9', 443), tcp('10.1.2.3', 8443), tcp('192.0.2.2', 80), tcp('192.0.2.2', 81))";
     // Two look-ups are refused first, then what they lead to.
     let mut policy = "resolvers: [192.0.2.53]\nrules:\n  - {dst: never.example}\n".to_owned();
     let steps = [
@@ -197,15 +192,15 @@ fn a_denied_flow_is_allowed_by_the_rule_that_is_printed() {
         ("default", "ok ok ok EPERM\n"),
     ];
     for (reason, after) in steps {
-        let out = bench.run(Some(&policy), &[], &cmd);
-        let denied = out.matching(&[("verdict", json!("DENIED")), ("reason", json!(reason))]);
+        let out = bench.agent(&policy, program);
+        let denied = out.denied(&[("reason", json!(reason))]);
         for record in denied {
             // One thing stays denied, to see that nothing else was opened.
             if record["dst_port"] != json!(81) {
                 policy.push_str(&allow(&bench, record));
             }
         }
-        let out = bench.run(Some(&policy), &[], &cmd);
+        let out = bench.agent(&policy, program);
         assert_eq!(out.stdout, after, "{policy}\n{}", out.stderr);
     }
     assert!(
@@ -227,10 +222,7 @@ fn allow(bench: &Bench, record: &Value) -> String {
     String::from_utf8(out.stdout).unwrap()
 }
 
-fn run_allow(bench: &Bench, from: &Path, flow: &str) -> std::process::Output {
-    let mut command = bench.manager();
-    command
-        .args(["policy", "allow", "--flow", flow, "--from"])
-        .arg(from);
-    command.output().unwrap()
+fn run_allow(bench: &Bench, from: &Path, flow: &str) -> Output {
+    let from = from.to_str().unwrap();
+    bench.operate(&["policy", "allow", "--flow", flow, "--from", from])
 }

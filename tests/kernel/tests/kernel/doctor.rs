@@ -1,20 +1,18 @@
 //! `doctor` beside an instance that is well, and beside one that was broken on purpose: it says which
 //! thing it is, and nothing else.
-#![expect(
-    clippy::unwrap_used,
-    reason = "helpers of tests fail as the tests themselves do"
-)]
 
 use abi::{maps, programs};
 use aya::maps::{Array, MapData};
-use ebpf_manager::{cgroup::Cgroup, instance::Root, kernel::Pins};
+use ebpf_manager::{cgroup::Cgroup, instance::Root};
 use kernel_tests::{
-    agent::Talk, bpf, cgroup_root, dns::Resolver, doctor::RESOLVER, eventually, run::Bench,
+    bpf, cgroup_root,
+    dns::{RESOLVER, Resolver},
+    doctor::Checkup,
+    eventually,
+    run::Bench,
+    talk::Talk,
 };
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
+use nix::sys::signal::Signal;
 use std::{fs, path::PathBuf};
 
 const POLICY: &str = "resolvers: [192.0.2.53]\nrules:\n\
@@ -54,7 +52,7 @@ impl World {
 
     /// A path below the instance's pins.
     fn pin(&self, below: &str) -> PathBuf {
-        Root::new(&self.bench.pins).dir().join(&self.id).join(below)
+        self.bench.pins_of(&self.id).dir().join(below)
     }
 
     fn link(&self, hook: &str) -> PathBuf {
@@ -65,9 +63,26 @@ impl World {
         cgroup_root().join("clawker").join(&self.id)
     }
 
+    fn doctor(&self) -> Checkup {
+        self.bench.doctor(&["--instance", &self.id])
+    }
+
+    /// Waits until `doctor` says something of a state.
+    #[track_caller]
+    fn says(&self, state: &str, words: &str) -> Checkup {
+        eventually(words, || {
+            let check = self.doctor();
+            check
+                .of(state)
+                .iter()
+                .any(|f| f.contains(words))
+                .then_some(check)
+        })
+    }
+
     fn end(mut self) {
         self.talk.say("end");
-        let loader = self.talk.loader();
+        let loader = self.talk.pid();
         self.talk.end(&self.bench);
         self.bench.nothing_left(&[loader]);
     }
@@ -76,14 +91,7 @@ impl World {
 #[test]
 fn an_instance_that_is_well_has_no_problem_and_its_numbers_add_up() {
     let w = World::new();
-    let check = eventually("the loader to take what ended", || {
-        let check = w.bench.doctor(&["--instance", &w.id]);
-        check
-            .of("ok")
-            .iter()
-            .any(|f| f.contains(" 0 waiting"))
-            .then_some(check)
-    });
+    let check = w.says("ok", " 0 waiting");
     check.well();
     let ok = check.of("ok");
     for says in [
@@ -122,8 +130,7 @@ fn flows_that_come_and_go_meanwhile_are_no_problem() {
     let mut talk = bench.talk(
         POLICY,
         &["--ring-kib", "4"],
-        "import threading\n\
-         def many():\n\
+        "def many():\n\
          \x20   while True:\n\
          \x20       tcp('203.0.113.9', 80); udp(b'x', '192.0.2.1', 7, 0)\n\
          threading.Thread(target=many, daemon=True).start()\n\
@@ -155,7 +162,7 @@ fn each_link_that_is_detached_by_hand_is_named() {
         }
         let wanted: Vec<(&str, &[&str])> =
             named.iter().map(|(c, words)| (*c, &words[..])).collect();
-        w.bench.doctor(&["--instance", &w.id]).names(&wanted);
+        w.doctor().names(&wanted);
     }
     w.end();
 }
@@ -164,7 +171,7 @@ fn each_link_that_is_detached_by_hand_is_named() {
 fn a_link_whose_pin_is_removed_is_named() {
     let w = World::new();
     fs::remove_file(w.link(programs::EGRESS)).unwrap();
-    let check = w.bench.doctor(&["--instance", &w.id]);
+    let check = w.doctor();
     check.names(&[(
         "hooks",
         &[
@@ -180,7 +187,7 @@ fn a_link_whose_pin_is_removed_is_named() {
 fn a_link_whose_pin_holds_another_is_named() {
     let w = World::new();
     fs::rename(w.link(programs::INGRESS), w.link(programs::EGRESS)).unwrap();
-    let check = w.bench.doctor(&["--instance", &w.id]);
+    let check = w.doctor();
     check.names(&[
         (
             "hooks",
@@ -210,7 +217,7 @@ fn a_map_that_is_replaced_is_named() {
             "run it again",
         ],
     );
-    w.bench.doctor(&["--instance", &w.id]).names(&[policy]);
+    w.doctor().names(&[policy]);
 
     const SIZE: usize = size_of::<abi::SlotInfo>();
     let from = MapData::from_pin(map(maps::SLOT_INFO)).unwrap();
@@ -222,9 +229,7 @@ fn a_map_that_is_replaced_is_named() {
     fs::remove_file(map(maps::SLOT_INFO)).unwrap();
     twin.pin(map(maps::SLOT_INFO)).unwrap();
     let info: (&str, &[&str]) = ("maps", &["SLOT_INFO was replaced", "another load has made"]);
-    w.bench
-        .doctor(&["--instance", &w.id])
-        .names(&[policy, info]);
+    w.doctor().names(&[policy, info]);
     w.end();
 }
 
@@ -232,41 +237,36 @@ fn a_map_that_is_replaced_is_named() {
 fn an_iterator_whose_pin_is_removed_is_named() {
     let w = World::new();
     fs::remove_file(w.pin(programs::ITER_TCP)).unwrap();
-    let check = w.bench.doctor(&["--instance", &w.id]);
+    let check = w.doctor();
     check.names(&[
         ("iterators", &["iterator iter_tcp is gone", "No such file"]),
         ("accounting", &["live flows cannot be counted", "iter_tcp"]),
     ]);
-    signal_and_wait(w);
-}
-
-/// The loader cannot end an instance well without its iterators.
-fn signal_and_wait(w: World) {
-    let pid = Pid::from_raw(w.talk.loader() as i32);
-    kill(pid, Signal::SIGKILL).unwrap();
+    // The loader cannot end an instance well without its iterators, and may have given up by now.
+    w.talk.signal(Signal::SIGKILL);
     w.talk.end(&w.bench);
 }
 
 #[test]
 fn a_slot_that_is_zero_or_another_is_named() {
     let w = World::new();
-    let pins = Pins::new(&w.pin(""));
+    let pins = w.bench.pins_of(&w.id);
     let id = Cgroup::at(w.cgroup()).id().unwrap();
     let config = pins.config(id).unwrap().unwrap();
     let zero = abi::SlotConfig { slot: 0, ..config };
     pins.configure(id, &zero).unwrap();
-    let check = w.bench.doctor(&["--instance", &w.id]);
+    let check = w.doctor();
     check.names(&[("slot", &["slot of clawker/", "is zero", "run it again"])]);
     let other = abi::SlotConfig {
         slot: config.slot + 1,
         ..config
     };
     pins.configure(id, &other).unwrap();
-    let check = w.bench.doctor(&["--instance", &w.id]);
+    let check = w.doctor();
     let wanted = format!("but slot {} was enrolled", config.slot);
     check.names(&[("slot", &[&wanted])]);
     pins.configure(id, &config).unwrap();
-    w.bench.doctor(&["--instance", &w.id]).well();
+    w.doctor().well();
     w.end();
 }
 
@@ -308,24 +308,16 @@ fn a_missing_cgroup_v2_is_named_and_the_hooks_are_not_called_well() {
 #[test]
 fn a_dead_loader_is_named_and_what_waits_is_counted() {
     let mut w = World::new();
-    eventually("the loader to take what ended", || {
-        let check = w.bench.doctor(&["--instance", &w.id]);
-        check
-            .of("ok")
-            .iter()
-            .any(|f| f.contains(" 0 waiting"))
-            .then_some(())
-    });
-    kill(Pid::from_raw(w.talk.loader() as i32), Signal::SIGKILL).unwrap();
+    w.says("ok", " 0 waiting");
+    w.talk.kill_loader();
     eventually("its lock to go", || {
         (!w.bench.dump(&[]).is_empty() && dead(&w)).then_some(())
     });
     for n in 1..=3 {
-        w.talk.say("again");
-        assert_eq!(w.talk.hear(), "ready");
+        assert_eq!(w.talk.go(), "ready");
         let waiting = format!("{n} flow{} waiting", if n == 1 { "" } else { "s" });
         let mend = format!("detach --instance {}", w.id);
-        let check = w.bench.doctor(&["--instance", &w.id]);
+        let check = w.doctor();
         check.names(&[(
             "loader",
             &["loader is dead; enforcement goes on", &waiting, &mend],
@@ -337,14 +329,7 @@ fn a_dead_loader_is_named_and_what_waits_is_counted() {
         assert!(hooks, "{:#?}", check.findings);
     }
     w.talk.say("end");
-    let over = eventually("the end of its command", || {
-        let check = w.bench.doctor(&["--instance", &w.id]);
-        check
-            .of("problem")
-            .iter()
-            .any(|f| f.contains("nothing needs it"))
-            .then_some(check)
-    });
+    let over = w.says("problem", "nothing needs it");
     // The flow that was alive has ended with its socket.
     over.names(&[(
         "loader",

@@ -3,7 +3,7 @@
 //!
 //! The load lasts [`SECONDS`]; `CLAWKER_WATCH_SECONDS=60` makes it last a minute.
 
-use kernel_tests::{check::flows, eventually_within, pty::Terminal, run::Bench};
+use kernel_tests::{agent::code, check::flows, eventually_within, pty::Terminal, run::Bench};
 use nix::unistd::{SysconfVar, sysconf};
 use std::{
     fs,
@@ -86,12 +86,12 @@ fn number(screen: &str, word: &str) -> u64 {
 fn ten_thousand_flows_a_second_are_watched_and_all_accounted_for() {
     let bench = Bench::new();
     let (length, rate) = (seconds().to_string(), RATE.to_string());
-    let code = format!("{}\n{LOAD}", kernel_tests::agent::PRELUDE);
+    let code = code(LOAD);
     let args = ["--quiet", "--rate", "1000000"];
     let cmd = ["python3", "-c", &code, &length, &rate];
-    let mut talk = bench.converse(Some("version: 1\n"), &args, &cmd);
+    let mut talk = bench.converse("version: 1\n", &args, &cmd);
     assert_eq!(talk.hear(), "ready");
-    let loader = talk.loader();
+    let loader = talk.pid();
 
     let mut command = bench.manager();
     command.arg("watch");

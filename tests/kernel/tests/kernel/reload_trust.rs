@@ -1,7 +1,6 @@
 //! Which policy files are followed: those that the command cannot change, or those one was told to follow.
 
 use kernel_tests::{
-    agent::PRELUDE,
     check::fields,
     follow::{KNOCK, ONE, TWO, World, replace},
     run::Bench,
@@ -90,10 +89,9 @@ fn a_file_that_is_not_followed_changes_nothing() {
         .into_iter()
         .map(|args| {
             let other = Bench::without_network();
-            let code = format!("{PRELUDE}\n{KNOCK}");
             let mut all = vec!["--policy", &path];
             all.extend(args);
-            let mut talk = other.converse(None, &all, &["python3", "-c", &code]);
+            let mut talk = other.talk(None, &all, KNOCK);
             assert_eq!(talk.hear(), "one -");
             (other, talk)
         })
@@ -105,8 +103,7 @@ fn a_file_that_is_not_followed_changes_nothing() {
         w.applied(generation);
     }
     for (other, mut talk) in still {
-        talk.say("go");
-        assert_eq!(talk.hear(), "one -");
+        assert_eq!(talk.go(), "one -");
         let out = talk.end(&other);
         assert_eq!((out.code, out.events.len()), (0, 0), "{}", out.stderr);
     }

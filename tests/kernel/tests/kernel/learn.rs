@@ -2,17 +2,15 @@
 //! command does to that end.
 
 use kernel_tests::{
-    agent::PRELUDE,
-    dns::{Resolver, address},
+    dns::{RESOLVER, Resolver, address},
     net,
-    run::Bench,
+    run::{Bench, Outcome},
     server::Place,
 };
 use nix::{
     mount::{MsFlags, mount},
     sched::{CloneFlags, unshare},
 };
-use serde_json::json;
 use std::{fs, net::UdpSocket, path::Path};
 
 const OBSERVE: &str = "mode: observe\nresolvers: [192.0.2.53]\n";
@@ -29,7 +27,6 @@ fn rules(file: &Path) -> Vec<String> {
 /// Everything that rules can be about: names with one and two addresses, of both families, shared and
 /// private; addresses; UDP and ICMP; a refused port; the command talking to itself.
 const EVERYTHING: &str = r"
-import threading
 for n, t in [('api.example', 1), ('api.example', 28), ('two.example', 1), ('also.example', 1), ('dev.example', 1)]: ask(n, t)
 said = [tcp('203.0.113.9', 443, b'x'), tcp('2001:db8::2', 443, b'x'), tcp('198.51.100.7', 8443, b'x'),
         tcp('10.1.2.3', 443, b'x'), tcp('192.0.2.2', 9), tcp('192.0.2.2', 7001, b'x'), tcp('192.0.2.2', 7002, b'x')]
@@ -61,7 +58,7 @@ fn world() -> (Bench, Resolver) {
     let bench = Bench::new();
     net::ip(&["addr", "add", "10.1.2.3/32", "dev", "lo"]);
     fs::write("/proc/sys/net/ipv4/ping_group_range", "0 2147483647").unwrap();
-    let resolver = Resolver::start("192.0.2.53");
+    let resolver = Resolver::start(RESOLVER);
     resolver.set(
         "api.example",
         vec![address("203.0.113.9", 300), address("2001:db8::2", 300)],
@@ -85,11 +82,19 @@ fn world() -> (Bench, Resolver) {
     (bench, resolver)
 }
 
+/// Runs a program under what was learned; nothing is denied to it.
+#[track_caller]
+fn passes(bench: &Bench, learned: &String, program: &str) -> Outcome {
+    let out = bench.agent(learned, program);
+    assert!(out.denied(&[]).is_empty(), "{:#?}", out.records);
+    out
+}
+
 #[test]
 fn the_same_command_passes_under_what_it_taught() {
     let (bench, _resolver) = world();
     let file = bench.path("egress.yaml");
-    let first = bench.learn(Some(OBSERVE), &file, EVERYTHING);
+    let first = bench.learn(OBSERVE, &file, EVERYTHING);
     assert_eq!(first.code, 0, "{}", first.stderr);
     let learned = fs::read_to_string(&file).unwrap();
     let expected = [
@@ -114,7 +119,7 @@ fn the_same_command_passes_under_what_it_taught() {
     );
     // Again, and once more: nothing is left to learn.
     for _ in 0..2 {
-        let again = bench.learn(Some(OBSERVE), &file, EVERYTHING);
+        let again = bench.learn(OBSERVE, &file, EVERYTHING);
         assert_eq!(
             (again.code, &again.stdout),
             (0, &first.stdout),
@@ -128,24 +133,11 @@ fn the_same_command_passes_under_what_it_taught() {
             again.stderr
         );
     }
-    let code = format!("{PRELUDE}\n{EVERYTHING}");
-    let enforced = bench.run(Some(&learned), &[], &["python3", "-c", &code]);
-    assert_eq!(
-        (enforced.code, &enforced.stdout),
-        (0, &first.stdout),
-        "{}",
-        enforced.stderr
-    );
-    assert_eq!(
-        enforced.matching(&[("verdict", json!("DENIED"))]).len(),
-        0,
-        "{:#?}",
-        enforced.records
-    );
+    let enforced = passes(&bench, &learned, EVERYTHING);
+    assert_eq!(enforced.stdout, first.stdout);
     // And nothing else does.
     let other = "print(tcp('203.0.113.9', 80), tcp('192.0.2.2', 7003), tcp('127.0.0.1', 80), udp(query('x.example')))";
-    let code = format!("{PRELUDE}\n{other}");
-    let denied = bench.run(Some(&learned), &[], &["python3", "-c", &code]);
+    let denied = bench.agent(&learned, other);
     assert_eq!(
         denied.stdout, "EPERM EPERM EPERM EPERM\n",
         "{}",
@@ -194,15 +186,7 @@ fn without_a_policy_names_come_from_the_systems_resolver() {
     assert_eq!(rules(&file), expected);
     let learned = fs::read_to_string(&file).unwrap();
     assert!(!learned.contains("resolvers"), "{learned}");
-    let code = format!("{PRELUDE}\n{program}");
-    let enforced = bench.run(Some(&learned), &[], &["python3", "-c", &code]);
-    assert_eq!(enforced.code, 0, "{}", enforced.stderr);
-    assert_eq!(
-        enforced.matching(&[("verdict", json!("DENIED"))]).len(),
-        0,
-        "{:#?}",
-        enforced.records
-    );
+    passes(&bench, &learned, program);
 }
 
 #[test]
@@ -224,12 +208,12 @@ fn what_a_policy_would_deny_is_not_learned() {
         \x20 - { dst: 198.51.100.0/24, proto: any, action: deny, name: not there }\n";
     let program = "print(tcp('192.0.2.2', 7001), tcp('192.0.2.2', 9), tcp('198.51.100.7', 8443))";
     let file = bench.path("egress.yaml");
-    let audited = bench.learn(Some(policy), &file, program);
+    let audited = bench.learn(policy, &file, program);
     assert_eq!(audited.stdout, "ok ECONNREFUSED ok\n");
     assert_eq!(rules(&file), ["{dst: 192.0.2.2, proto: tcp, port: 7001}"]);
     // Observing, nothing would be denied by default; what a rule denies stays out all the same.
     let observe = policy.replace("audit", "observe");
-    let out = bench.learn(Some(&observe), &file, program);
+    let out = bench.learn(&observe, &file, program);
     assert_eq!(
         rules(&file),
         ["{dst: 192.0.2.2, proto: tcp, port: [9, 7001]}"]
@@ -250,7 +234,7 @@ fn runs_teach_together() {
             "2 rules learned, 1 of them new",
         ),
     ] {
-        let out = bench.learn(Some(OBSERVE), &file, program);
+        let out = bench.learn(OBSERVE, &file, program);
         assert!(out.stderr.contains(new), "{}", out.stderr);
     }
     let expected = [

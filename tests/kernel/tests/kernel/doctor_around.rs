@@ -3,14 +3,12 @@
 
 use ebpf_manager::cgroup::Cgroup;
 use kernel_tests::{
-    cgroup_root,
-    dns::Resolver,
-    doctor::{RESOLVER, checkup},
+    dns::{RESOLVER, Resolver},
+    doctor::checkup,
     eventually,
     net::{BLACK_HOLE, black_hole},
-    run::{Bench, binary, signal},
+    run::{Bench, binary},
 };
-use nix::sys::signal::Signal;
 use serde_json::Value;
 use std::{
     fs,
@@ -46,11 +44,7 @@ fn a_resolver_that_refuses_or_is_silent_is_named() {
 fn an_old_kernel_and_one_without_types_are_named() {
     let bench = Bench::new();
     let _resolver = Resolver::start(RESOLVER);
-    let mut old = Command::new("setarch");
-    let inner = bench.manager_where(RESOLVER, "true");
-    old.arg("--uname-2.6")
-        .arg(inner.get_program())
-        .args(inner.get_args());
+    let mut old = bench.manager_on_an_old_kernel();
     let check = checkup(old.args(["doctor", "--json"]));
     check.names(&[(
         "kernel",
@@ -179,7 +173,7 @@ fn wrong_use_is_2_and_help_teaches() {
         (&["doctor", "--instance", "run-0"], "no instance run-0"),
         (&["version", "extra"], "extra"),
     ] {
-        let out = bench.manager().args(args).output().unwrap();
+        let out = bench.operate(args);
         let said = String::from_utf8_lossy(&out.stderr);
         assert_eq!(
             (out.status.code(), out.stdout.as_slice()),
@@ -188,7 +182,7 @@ fn wrong_use_is_2_and_help_teaches() {
         );
         assert!(said.contains(says), "{said}");
     }
-    let out = bench.manager().args(["doctor", "--help"]).output().unwrap();
+    let out = bench.operate(&["doctor", "--help"]);
     let text = String::from_utf8_lossy(&out.stdout);
     assert!(
         text.contains("sudo ebpf-manager doctor --instance") && text.contains("Exit codes"),
@@ -211,11 +205,7 @@ fn the_version_tells_which_object_and_which_kernel() {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
     let release = release.trim();
 
-    let out = bench
-        .manager()
-        .args(["version", "--json"])
-        .output()
-        .unwrap();
+    let out = bench.operate(&["version", "--json"]);
     let v: Value = serde_json::from_slice(&out.stdout).unwrap();
     assert_eq!(v["object_sha256"], hash);
     assert_eq!(v["object_bytes"], fs::metadata(&object).unwrap().len());
@@ -226,7 +216,7 @@ fn the_version_tells_which_object_and_which_kernel() {
     assert!(v["target"].as_str().unwrap().contains("-linux-"), "{v}");
     assert!(v["version"].is_string());
 
-    let out = bench.manager().arg("version").output().unwrap();
+    let out = bench.operate(&["version"]);
     let text = String::from_utf8(out.stdout).unwrap();
     assert!(text.contains(hash) && text.contains(release), "{text}");
 }
@@ -235,17 +225,14 @@ fn the_version_tells_which_object_and_which_kernel() {
 fn processes_that_were_left_without_a_firewall_are_named() {
     let bench = Bench::new();
     let _resolver = Resolver::start(RESOLVER);
-    let mut child = bench.spawn(None, &[], &["sleep", "1000"]);
-    let id = format!("run-{}", child.id());
-    let cgroup = cgroup_root().join("clawker").join(&id);
+    let mut talk = bench.converse(None, &[], &["sleep", "1000"]);
+    let (id, cgroup) = (talk.instance(), talk.cgroup());
     eventually("the command", || {
         Cgroup::at(&cgroup).populated().unwrap().then_some(())
     });
-    signal(&child, Signal::SIGKILL);
-    child.wait().unwrap();
-    let mut detach = bench.manager();
-    detach.args(["detach", "--instance", &id, "--force"]);
-    assert!(detach.status().unwrap().success());
+    talk.kill_loader();
+    let detach = bench.operate(&["detach", "--instance", &id, "--force"]);
+    assert!(detach.status.success());
     let kill = format!("echo 1 > {}", cgroup.join("cgroup.kill").display());
     let check = bench.doctor(&[]);
     let named = check.findings.iter().any(|f| {

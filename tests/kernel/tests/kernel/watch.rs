@@ -1,21 +1,9 @@
 //! `watch` as people use it: on a real terminal, in a pipe, with instances that come and go.
-#![expect(
-    clippy::unwrap_used,
-    reason = "helpers of tests fail as the tests themselves do"
-)]
 
 use kernel_tests::{
-    PATIENCE,
-    agent::PRELUDE,
-    eventually,
-    pty::Terminal,
-    run::{Bench, signal},
-    server::Place,
+    PATIENCE, agent::code, eventually, pty::Terminal, run::Bench, server::Place, talk::Talk,
 };
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
+use nix::sys::signal::Signal;
 use serde_json::Value;
 use std::{
     io::{BufRead as _, BufReader},
@@ -40,6 +28,20 @@ while True:
   else: said = tcp(ip, int(port), b'hello')
 ";
 
+/// Starts [`AGENT`] and waits until it listens.
+fn start(bench: &Bench, args: &[&str]) -> Talk {
+    let mut talk = bench.talk(POLICY, &[&["--quiet"], args].concat(), AGENT);
+    assert_eq!(talk.hear(), "ready");
+    talk
+}
+
+/// Tells [`AGENT`] what to do; it must come out like this.
+#[track_caller]
+fn does(talk: &mut Talk, what: &str, wanted: &str) {
+    talk.say(what);
+    assert_eq!(talk.hear(), wanted);
+}
+
 fn watch(bench: &Bench, args: &[&str]) -> Command {
     let mut c = bench.manager();
     c.arg("watch").args(args).env_remove("NO_COLOR");
@@ -52,17 +54,12 @@ fn flows_are_seen_chosen_and_looked_at_and_quitting_leaves_the_run_alone() {
     let _place = Place::open("192.0.2.1:80");
     let mut seen = Terminal::start(watch(&bench, &[]), 30, 140);
     seen.reads("waiting for an instance…");
-    let args = ["--agent", "reviewer", "--project", "acme", "--quiet"];
-    let mut talk = bench.talk(POLICY, &args, AGENT);
-    assert_eq!(talk.hear(), "ready");
-    seen.reads(&format!("run-{} (acme/reviewer)", talk.loader()));
+    let mut talk = start(&bench, &["--agent", "reviewer", "--project", "acme"]);
+    seen.reads(&format!("run-{} (acme/reviewer)", talk.pid()));
 
-    talk.say("192.0.2.1 80");
-    assert_eq!(talk.hear(), "ok");
-    talk.say("203.0.113.9 4444");
-    assert_eq!(talk.hear(), "EPERM");
-    talk.say("hold 192.0.2.1 80");
-    assert_eq!(talk.hear(), "held");
+    does(&mut talk, "192.0.2.1 80", "ok");
+    does(&mut talk, "203.0.113.9 4444", "EPERM");
+    does(&mut talk, "hold 192.0.2.1 80", "held");
     let screen = seen.shows("three flows", |s| {
         s.contains("2 ended") && s.contains("live · 1") && s.contains("203.0.113.9:4444")
     });
@@ -101,8 +98,7 @@ fn flows_are_seen_chosen_and_looked_at_and_quitting_leaves_the_run_alone() {
 
     seen.press("q");
     assert_eq!(seen.ended(), 0);
-    talk.say("192.0.2.1 80");
-    assert_eq!(talk.hear(), "ok", "the run goes on");
+    does(&mut talk, "192.0.2.1 80", "ok");
     let out = talk.end(&bench);
     assert_eq!((out.code, out.records.len()), (0, 4), "{}", out.stderr);
     assert_eq!(std::fs::read_dir(bench.control()).unwrap().count(), 0);
@@ -131,17 +127,15 @@ fn the_terminal_is_given_back_however_it_ends() {
 #[test]
 fn colours_are_for_those_who_want_them() {
     let bench = Bench::new();
-    let mut talk = bench.talk(POLICY, &["--quiet"], AGENT);
-    assert_eq!(talk.hear(), "ready");
+    let mut talk = start(&bench, &[]);
     for no_color in [false, true] {
         let mut command = watch(&bench, &[]);
         if no_color {
             command.env("NO_COLOR", "1");
         }
         let seen = Terminal::start(command, 24, 100);
-        seen.reads(&format!("run-{}", talk.loader()));
-        talk.say("203.0.113.9 4444");
-        assert_eq!(talk.hear(), "EPERM");
+        seen.reads(&talk.instance());
+        does(&mut talk, "203.0.113.9 4444", "EPERM");
         seen.reads("DENIED");
         assert_eq!(seen.is_colored("DENIED"), !no_color);
     }
@@ -206,24 +200,18 @@ fn in_a_pipe_it_is_one_line_a_flow() {
     let mut json = piped(watch(&bench, &["--json", "--filter", "verdict=DENIED"]));
     assert_eq!(plain.complaint(), "waiting for an instance…");
     assert_eq!(json.complaint(), "waiting for an instance…");
-    let mut talk = bench.talk(POLICY, &["--quiet"], AGENT);
-    assert_eq!(talk.hear(), "ready");
-    let mut one = piped(watch(
-        &bench,
-        &["--json", "--instance", &format!("run-{}", talk.loader())],
-    ));
+    let mut talk = start(&bench, &[]);
+    let mut one = piped(watch(&bench, &["--json", "--instance", &talk.instance()]));
     // Each of the watchers is there when it shows a flow.
     let (mut shown, mut told, mut all) = (0, 0, 0);
     eventually("every watcher", || {
-        talk.say("203.0.113.9 4444");
-        assert_eq!(talk.hear(), "EPERM");
+        does(&mut talk, "203.0.113.9 4444", "EPERM");
         shown += plain.out.try_iter().count();
         told += json.out.try_iter().count();
         all += one.out.try_iter().count();
         (shown > 0 && told > 0 && all > 0).then_some(())
     });
-    talk.say("192.0.2.1 80");
-    assert_eq!(talk.hear(), "ok");
+    does(&mut talk, "192.0.2.1 80", "ok");
     let line = loop {
         let line = plain.line();
         if line.contains("ALLOWED") {
@@ -237,12 +225,9 @@ fn in_a_pipe_it_is_one_line_a_flow() {
     assert!(!line.contains('\u{1b}'), "{line:?}");
 
     // Another instance is picked up, and its end is told.
-    let ask = format!("{PRELUDE}\nwhile True:\n  tcp('169.254.169.254', 5555); time.sleep(0.02)");
-    let mut second = bench
-        .manager()
-        .args(["run", "--quiet", "--", "python3", "-c", &ask])
-        .spawn()
-        .unwrap();
+    let ask = code("while True:\n  tcp('169.254.169.254', 5555); time.sleep(0.02)");
+    let mut run = bench.manager();
+    let second = Talk::start(run.args(["run", "--quiet", "--", "python3", "-c", &ask]));
     eventually("the second instance", || {
         plain
             .out
@@ -250,11 +235,12 @@ fn in_a_pipe_it_is_one_line_a_flow() {
             .any(|l| l.contains(":5555"))
             .then_some(())
     });
-    signal(&second, Signal::SIGTERM);
-    second.wait().unwrap();
-    while plain.complaint() != format!("run-{} is over", second.id()) {}
+    second.signal(Signal::SIGTERM);
+    let over = format!("{} is over", second.instance());
+    second.end(&bench);
+    while plain.complaint() != over {}
 
-    let id = format!("run-{}", talk.loader());
+    let id = talk.instance();
     let out = talk.end(&bench);
     assert_eq!(one.complaint(), format!("{id} is over"));
     let told: Vec<Value> = one
@@ -293,12 +279,11 @@ fn a_pipe_that_is_closed_ends_it() {
 #[test]
 fn a_loader_that_dies_is_told_from_one_that_ends() {
     let bench = Bench::new();
-    let mut talk = bench.talk(POLICY, &["--quiet"], AGENT);
-    assert_eq!(talk.hear(), "ready");
-    let id = format!("run-{}", talk.loader());
+    let mut talk = start(&bench, &[]);
+    let id = talk.instance();
     let seen = Terminal::start(watch(&bench, &["--instance", &id]), 24, 80);
     seen.reads(&id);
-    kill(Pid::from_raw(talk.loader() as i32), Signal::SIGKILL).unwrap();
+    talk.kill_loader();
     seen.reads(&format!("{id} is gone: its loader died"));
     seen.reads("waiting for an instance…");
     talk.end(&bench);
@@ -308,30 +293,20 @@ fn a_loader_that_dies_is_told_from_one_that_ends() {
 fn live_flows_can_be_filtered_in_dump_too() {
     let bench = Bench::new();
     let _place = Place::open("192.0.2.1:80");
-    let mut talk = bench.talk(POLICY, &["--quiet"], AGENT);
-    assert_eq!(talk.hear(), "ready");
-    talk.say("hold 192.0.2.1 80");
-    assert_eq!(talk.hear(), "held");
+    let mut talk = start(&bench, &[]);
+    does(&mut talk, "hold 192.0.2.1 80", "held");
     for (filter, found) in [("dst=192.0.2.0/24 port=80", 1), ("port=81", 0), ("", 1)] {
         let flows = bench.dump(&["--flows", "--filter", filter]);
         assert_eq!(flows.len(), found, "{filter}: {flows:?}");
     }
-    let wrong = bench
-        .manager()
-        .args(["dump", "--flows", "--filter", "prot=81"])
-        .output()
-        .unwrap();
+    let wrong = bench.operate(&["dump", "--flows", "--filter", "prot=81"]);
     let said = String::from_utf8_lossy(&wrong.stderr).into_owned();
     assert_eq!(wrong.status.code(), Some(2));
     assert!(
         said.contains("there is no field `prot`\n  prot=81\n  ^^^^\nfields: "),
         "{said}"
     );
-    let alone = bench
-        .manager()
-        .args(["dump", "--filter", "port=81"])
-        .output()
-        .unwrap();
+    let alone = bench.operate(&["dump", "--filter", "port=81"]);
     assert_eq!(
         alone.status.code(),
         Some(2),

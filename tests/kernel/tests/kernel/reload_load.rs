@@ -1,30 +1,20 @@
 //! Policies exchanged again and again under load: what both allow never breaks, what both deny never
 //! passes, and the records say the same as the servers.
-#![expect(
-    clippy::unwrap_used,
-    reason = "helpers of tests fail as the tests themselves do"
-)]
 
-use ebpf_manager::{
-    enrol,
-    kernel::{KernelError, Pins},
-};
+use ebpf_manager::enrol;
 use kernel_tests::{
     check::{fields, flows, sum},
+    engine::exchange,
     eventually,
-    peer::Far,
-    run::{Bench, Outcome, line, tell},
+    follow::replace,
+    peer::{Far, listen},
+    run::{Bench, Outcome},
     server::Place,
+    talk::Talk,
 };
-use nix::libc;
-use policy::Policy;
 use serde_json::{Value, json};
 use std::{
-    fs,
-    io::{BufReader, Read as _, Write as _},
-    net::TcpListener,
-    os::fd::AsRawFd as _,
-    process::{Child, ChildStdout},
+    io::{Read as _, Write as _},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -48,44 +38,44 @@ const POLICIES: [&str; 2] = [
 /// One process a kind of traffic, each until the pipe is closed; then each says its numbers. `must`
 /// says which error, if any, is the only one that a call may end with.
 const LOAD: &str = r#"
-import errno, json, os, select, socket, sys
+import json, select
 stop, end = os.pipe()
 def over(): return select.select([stop], [], [], 0.0005)[0]
-def dial(ip, port):
+def attempt(ip, port):
     s = socket.socket(); s.settimeout(10)
     return s, s.connect_ex((ip, port))
 def calls(n):
-    s, e = dial('192.0.2.1', 8080); assert e == 0, e
+    s, e = attempt('192.0.2.1', 8080); assert e == 0, e
     s.sendall(b'ask'); assert s.recv(9) == b'ask'; s.close(); n['calls'] += 1
 def refused(n):
-    s, e = dial('203.0.113.9', 80); assert e == errno.EPERM, e
+    s, e = attempt('203.0.113.9', 80); assert e == errno.EPERM, e
     s.close(); n['refused'] += 1
 streams = []
 def stream(n):
     if not streams:
-        for i in range(4): s, e = dial('192.0.2.1', 8081); assert e == 0, e; streams.append(s)
+        for i in range(4): s, e = attempt('192.0.2.1', 8081); assert e == 0, e; streams.append(s)
     for s in streams: s.sendall(bytes(100)); n['stream'] += 100
     for s in streams:
         got = 0
         while got < 100: b = s.recv(100 - got); assert b; got += len(b)
-def udp(ip):
-    s = socket.socket(type=socket.SOCK_DGRAM); s.settimeout(10)
+def patient():
+    s = dgram(); s.settimeout(10)
     return s
 sockets = []
 def datagrams(n):
     if not sockets:
-        sockets.append(udp(0)); s = udp(0); s.connect(('192.0.2.1', 9000)); sockets.append(s)
+        sockets.append(patient()); s = patient(); s.connect(('192.0.2.1', 9000)); sockets.append(s)
     sockets[0].sendto(bytes(20), ('192.0.2.1', 9000)); sockets[1].send(bytes(20)); n['datagrams'] += 2
     for s in sockets: assert len(s.recv(99)) == 10
 def nothing(n):
-    if not sockets: sockets.append(udp(0))
+    if not sockets: sockets.append(patient())
     try: sockets[0].sendto(b'secret', ('203.0.113.9', 9000)); assert 0, 'passed'
     except PermissionError: n['nothing'] += 1
 held = []
 def sometimes(n):
     if not held:
-        s, e = dial('192.0.2.2', 8080); n['sometimes'] += e == 0
-        assert e in (0, errno.EPERM), e
+        s, e = attempt('192.0.2.2', 8080); n['sometimes'] += e == 0
+        assert e in (0, errno.EPERM, errno.ECONNABORTED), e
         s.settimeout(0.05)
         if e == 0: held.append(s)
     else:
@@ -98,15 +88,13 @@ for kind in kinds:
         while not over(): kind(n)
         for s in streams + sockets + held: s.close()
         os.write(1, (json.dumps(n) + '\n').encode()); os._exit(0)
-print('up', flush=True); sys.stdin.readline(); os.close(end)
+step('up'); os.close(end)
 sys.exit(sum(os.wait()[1] != 0 for k in kinds))
 "#;
 
 /// Answers what comes on every connection; the bytes that came.
 fn echo(addr: &str) -> Arc<AtomicU64> {
-    let listener = TcpListener::bind(addr).unwrap();
-    // SAFETY: a listening socket may be told to listen again.
-    assert_eq!(unsafe { libc::listen(listener.as_raw_fd(), 4096) }, 0);
+    let listener = listen(addr);
     let bytes = Arc::new(AtomicU64::new(0));
     let sum = Arc::clone(&bytes);
     thread::spawn(move || {
@@ -127,8 +115,7 @@ fn echo(addr: &str) -> Arc<AtomicU64> {
 
 struct Load {
     bench: Bench,
-    child: Child,
-    said: BufReader<ChildStdout>,
+    talk: Talk,
     called: Arc<AtomicU64>,
     streamed: Arc<AtomicU64>,
     answered: Far,
@@ -150,13 +137,11 @@ impl Load {
         );
         let mut all = vec!["--rate", "100000000", "--ring-kib", "16384", "-q"];
         all.extend(args);
-        let mut child = bench.spawn(Some(POLICIES[0]), &all, &["python3", "-c", LOAD]);
-        let mut said = BufReader::new(child.stdout.take().unwrap());
-        assert_eq!(line(&mut said), "up");
+        let mut talk = bench.talk(POLICIES[0], &all, LOAD);
+        assert_eq!(talk.hear(), "up");
         Self {
             bench,
-            child,
-            said,
+            talk,
             called,
             streamed,
             answered,
@@ -168,15 +153,17 @@ impl Load {
     /// Stops the traffic, and compares what every side says of it.
     /// `named`: the rule of every cut is known, as it is where policies stay for a moment.
     fn judge(mut self, named: bool) -> Outcome {
-        tell(&mut self.child);
+        self.talk.say("go");
         let mut numbers = serde_json::Map::new();
         for _ in 0..6 {
-            let text = line(&mut self.said);
-            let more: Value = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}"));
+            let text = self.talk.hear();
+            let Ok(more) = serde_json::from_str::<Value>(&text) else {
+                panic!("{text:?}: {}", self.talk.end(&self.bench).stderr);
+            };
             numbers.extend(more.as_object().unwrap().clone());
         }
         let n = |name: &str| numbers[name].as_u64().unwrap();
-        let out = self.bench.finish(self.child);
+        let out = self.talk.end(&self.bench);
         assert_eq!(out.code, 0, "{}", out.stderr);
         println!("{numbers:?}");
         for kind in [
@@ -232,14 +219,9 @@ impl Load {
 #[test]
 fn a_thousand_changes_neither_break_nor_open_anything() {
     let load = Load::start(&[]);
-    let pins = load.bench.pins.join(format!("v{}", abi::ABI_VERSION));
-    let pins = Pins::new(&pins.join(load.bench.instance()));
+    let pins = load.bench.pins_of(&load.talk.instance());
     for i in 1..=1000 {
-        let policy = Policy::parse(POLICIES[i % 2]).policy.unwrap();
-        let replaced = enrol::replace_policy::<KernelError>(&pins, 1, "load.yaml", |id| {
-            Ok((policy.select(None, None).compile(id).unwrap(), Vec::new()))
-        });
-        let replaced = replaced.unwrap().unwrap();
+        let replaced = exchange(&pins, POLICIES[i % 2]);
         replaced.cleaned.unwrap();
         assert_eq!(replaced.config.generation as usize, i + 1);
     }
@@ -251,18 +233,12 @@ fn a_thousand_changes_neither_break_nor_open_anything() {
 fn fifty_changes_of_the_file_neither_break_nor_open_anything() {
     let load = Load::start(&["--reload"]);
     let file = load.bench.path("policy.yaml");
+    let pins = load.bench.pins_of(&load.talk.instance());
     for i in 1..=50 {
-        let beside = load.bench.path("beside.yaml");
-        fs::write(&beside, POLICIES[i % 2]).unwrap();
-        fs::rename(&beside, &file).unwrap();
-        let config = || {
-            let pins = load.bench.pins.join(format!("v{}", abi::ABI_VERSION));
-            let pins = Pins::new(&pins.join(format!("run-{}", load.child.id())));
-            let (_, config) = enrol::current(&pins, 1).unwrap().unwrap();
-            config
-        };
+        replace(&file, POLICIES[i % 2]);
         eventually("the change to be applied", || {
-            (config().generation as usize == i + 1).then_some(())
+            let (_, config) = enrol::current(&pins, 1).unwrap().unwrap();
+            (config.generation as usize == i + 1).then_some(())
         });
     }
     let out = load.judge(true);

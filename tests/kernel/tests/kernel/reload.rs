@@ -2,10 +2,9 @@
 
 use kernel_tests::{
     check::fields,
-    eventually,
     follow::{KNOCK, ONE, TWO, World, replace},
     peer::{drain, once},
-    run::{Bench, tell},
+    run::Bench,
 };
 use serde_json::{Value, json};
 use std::{
@@ -15,11 +14,14 @@ use std::{
     process::{Command, Stdio},
 };
 
+/// A way to write a file, and what does it.
+type Way<'a> = (&'a str, &'a dyn Fn(&str));
+
 #[test]
 fn every_way_of_writing_a_file_is_seen() {
     let mut w = World::new();
     let path = w.file.clone();
-    let ways: [(&str, &dyn Fn(&str)); 8] = [
+    let ways: [Way; 8] = [
         ("written in place", &|text| fs::write(&path, text).unwrap()),
         ("replaced", &|text| replace(&path, text)),
         ("moved away and written anew", &|text| {
@@ -218,15 +220,10 @@ fn a_flow_that_the_changed_file_denies_is_cut_and_recorded() {
         b.close()";
     let mut w = World::at(bench, "egress.yaml", &["--reload"], program);
     assert_eq!(w.talk.hear(), "up");
-    eventually("all bytes to be acknowledged", || {
-        let live = w.bench.dump(&["--flows"]);
-        let sent = live.iter().filter_map(|l| l["bytes_out"].as_u64());
-        (sent.sum::<u64>() == 210).then_some(())
-    });
+    w.bench.acknowledged(210);
     replace(&w.file, TWO);
     w.applied(2);
-    w.talk.say("go");
-    assert_eq!(w.talk.hear(), "refused");
+    assert_eq!(w.reached(), "refused");
     w.talk.say("go");
     let out = w.end();
     for (proto, bytes) in [("tcp", 100), ("udp", 10)] {
@@ -323,6 +320,6 @@ fn json_on_stderr_stays_one_object_a_line() {
     replace(&file, TWO);
     let applied: Value = serde_json::from_str(&next()).unwrap();
     fields(&applied, &json!({"outcome": "applied", "generation": 2}));
-    tell(&mut child);
+    child.stdin.take().unwrap().write_all(b"go\n").unwrap();
     assert!(child.wait().unwrap().success());
 }

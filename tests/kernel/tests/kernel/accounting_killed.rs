@@ -1,21 +1,13 @@
 //! A loader killed with -9: the kernel goes on enforcing and counting, and whoever cleans up tells exactly
 //! what no record tells of.
-#![expect(
-    clippy::unwrap_used,
-    reason = "helpers of tests fail as the tests themselves do"
-)]
 
 use kernel_tests::{
-    check::flows,
-    eventually, eventually_within,
-    run::{Bench, line, signal, tell},
+    check::flows, eventually, eventually_within, operate::counter, run::Bench, talk::Talk,
 };
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use std::{
     fs,
-    io::{BufReader, Write as _},
-    process::{Child, ChildStdout},
     time::{Duration, Instant},
 };
 
@@ -23,31 +15,23 @@ const POLICY: &str =
     "version: 1\nrules:\n  - { name: web, dst: 192.0.2.0/24, proto: tcp, port: 1-65535 }\n";
 
 /// `flood(n)` makes n refusals by us and n by the other side, in two processes each.
-const FLOOD: &str = "import os,socket,sys\n\
-    def say(*a): print(*a, flush=True)\n\
-    def hear(): return sys.stdin.readline()\n\
-    def knock(ip, error):\n\
+const FLOOD: &str = "def knock(ip, error):\n\
     \x20   s = socket.socket(); assert s.connect_ex((ip, 80)) == error; s.close()\n\
-    def flood(n):\n\
-    \x20   for p in range(2):\n\
-    \x20       if os.fork() == 0:\n\
-    \x20           for i in range(n // 2): knock('203.0.113.9', 1); knock('192.0.2.1', 111)\n\
-    \x20           os._exit(0)\n\
-    \x20   for p in range(2): assert os.wait()[1] == 0\n\
-    say('up'); hear()\n";
+    def knocks(n):\n\
+    \x20   for i in range(n): knock('203.0.113.9', 1); knock('192.0.2.1', 111)\n\
+    def flood(n): crowd(2, lambda: knocks(n // 2))\n\
+    step('up')\n";
 
-fn start(bench: &Bench, args: &[&str], program: &str) -> (Child, BufReader<ChildStdout>) {
-    let program = format!("{FLOOD}{program}");
-    let mut child = bench.spawn(Some(POLICY), args, &["python3", "-c", &program]);
-    let mut said = BufReader::new(child.stdout.take().unwrap());
-    assert_eq!(line(&mut said), "up");
-    (child, said)
+fn start(bench: &Bench, args: &[&str], program: &str) -> Talk {
+    let mut talk = bench.talk(POLICY, args, &format!("{FLOOD}{program}"));
+    assert_eq!(talk.hear(), "up");
+    talk
 }
 
 /// Removes the instance as soon as nobody is left in the cgroup; what is said.
 fn detach(bench: &Bench) -> String {
     eventually_within(Duration::from_secs(20), "detach to succeed", || {
-        let out = bench.manager().args(["detach", "--all"]).output().unwrap();
+        let out = bench.operate(&["detach", "--all"]);
         out.status
             .success()
             .then(|| String::from_utf8_lossy(&out.stdout).into_owned())
@@ -110,30 +94,23 @@ fn all_told(bench: &Bench, text: &str, wanted: &[(&str, u64)]) -> u64 {
 #[test]
 fn enforcement_and_books_go_on_without_the_loader() {
     let bench = Bench::new();
-    let (mut child, mut said) = start(
+    let mut talk = start(
         &bench,
         &["--ring-kib", "64"],
         "flood(1000); say('half'); flood(3000); say('done'); hear()\n\
          s = socket.socket(); say(s.connect_ex(('203.0.113.9', 80)))",
     );
-    tell(&mut child);
-    assert_eq!(line(&mut said), "half");
+    assert_eq!(talk.go(), "half");
     eventually("the first records", || {
         (!records(&bench).is_empty()).then_some(())
     });
-    signal(&child, Signal::SIGKILL);
-    let mut input = child.stdin.take().unwrap();
-    assert_eq!(child.wait().unwrap().code(), None);
-    assert_eq!(line(&mut said), "done");
-    input.write_all(b"\n").unwrap();
-    assert_eq!(line(&mut said), "1", "enforcement outlives the loader");
+    talk.kill_loader();
+    assert_eq!(talk.hear(), "done");
+    assert_eq!(talk.go(), "1", "enforcement outlives the loader");
     let counters = eventually("the last refusal", || {
         (bench.counter("ended_denied") == 4001).then(|| bench.dump(&["--counters"]))
     });
-    let counter = |name: &str| {
-        let row = counters.iter().find(|r| r["counter"] == name);
-        row.unwrap()["value"].as_u64().unwrap()
-    };
+    let counter = |name: &str| counter(&counters, name);
     assert_eq!((counter("opened"), counter("ended_allowed")), (8001, 4000));
     let written = records(&bench);
     for verdict in ["allowed", "denied"] {
@@ -157,7 +134,7 @@ fn enforcement_and_books_go_on_without_the_loader() {
 }
 
 /// Kills the loader when its file has so many bytes and a little later.
-fn kill_at(bench: &Bench, child: &Child, bytes: u64, later: Duration) {
+fn kill_at(bench: &Bench, talk: &Talk, bytes: u64, later: Duration) {
     let file = bench.path("records.jsonl");
     let size = || fs::metadata(&file).map_or(0, |m| m.len());
     let deadline = Instant::now() + kernel_tests::PATIENCE;
@@ -169,7 +146,8 @@ fn kill_at(bench: &Bench, child: &Child, bytes: u64, later: Duration) {
     while now.elapsed() < later {
         std::hint::spin_loop();
     }
-    signal(child, Signal::SIGKILL);
+    // It may have come to its end before.
+    talk.signal(Signal::SIGKILL);
 }
 
 #[test]
@@ -182,11 +160,10 @@ fn a_loader_killed_at_any_moment_leaves_no_flow_untold() {
         let bytes = 600 + (round * 7919) % 15_000;
         let later = Duration::from_micros((round * 613) % 4000);
         let args = ["--ring-kib", "256", "--rate", rate];
-        let (mut child, mut said) = start(&bench, &args, &format!("flood({N}); say('done')"));
-        tell(&mut child);
-        kill_at(&bench, &child, bytes, later);
-        child.wait().unwrap();
-        assert_eq!(line(&mut said), "done");
+        let mut talk = start(&bench, &args, &format!("flood({N}); say('done')"));
+        talk.say("go");
+        kill_at(&bench, &talk, bytes, later);
+        assert_eq!(talk.hear(), "done");
         let text = detach(&bench);
         let twice = all_told(&bench, &text, &[("allowed", N), ("denied", N)]);
         println!("round {round}, at {bytes} bytes and {later:?}: {twice} told twice; {text}");
@@ -203,12 +180,10 @@ fn rounds() -> u64 {
 fn the_next_run_goes_on_in_a_line_of_its_own() {
     let bench = Bench::new();
     let file = bench.path("records.jsonl");
-    fs::write(&file, "{\"time\":\"2026-01-01T00:00:00Z\",\"agen").unwrap();
     let shell = "(exec 3<>/dev/tcp/203.0.113.9/80) 2>/dev/null; exit 0";
-    let out = bench
-        .command(Some(POLICY), &[], &["bash", "-c", shell])
-        .output()
-        .unwrap();
+    let mut run = bench.command(POLICY, &[], &["bash", "-c", shell]);
+    fs::write(&file, "{\"time\":\"2026-01-01T00:00:00Z\",\"agen").unwrap();
+    let out = run.output().unwrap();
     assert_eq!(out.status.code(), Some(0));
     let text = fs::read_to_string(&file).unwrap();
     let lines: Vec<_> = text.lines().collect();

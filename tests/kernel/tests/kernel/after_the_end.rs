@@ -5,24 +5,15 @@ use kernel_tests::{
     eventually,
     net::ip,
     peer::{drain, once, take},
-    run::{Bench, line, tell},
+    run::Bench,
     sniff::Sniffer,
 };
 use serde_json::json;
-use std::{io::BufReader, time::Duration};
+use std::time::Duration;
 
 const OLD: &str = "version: 1\nrules: [{ name: one, dst: 192.0.2.1, proto: any }]\n";
 const NEW: &str =
     "version: 1\nrules: [{ name: not one, dst: 192.0.2.1, proto: any, action: deny }]\n";
-
-/// Bytes of TCP payload that leave for a port, in pieces.
-fn payload(sniffer: &Sniffer, port: u16) -> Vec<usize> {
-    let of = |rest: &[u8]| rest.len() - usize::from(rest[12] >> 4) * 4;
-    let to = |rest: &[u8]| u16::from_be_bytes([rest[2], rest[3]]);
-    let seen = sniffer.packets();
-    let all = seen.iter().filter(|p| p.proto == 6 && to(&p.rest) == port);
-    all.map(|p| of(&p.rest)).filter(|n| *n > 0).collect()
-}
 
 #[test]
 fn what_a_cut_connection_still_held_never_leaves() {
@@ -40,23 +31,43 @@ fn what_a_cut_connection_still_held_never_leaves() {
          s.sendall(bytes(77)); step('sent')",
     );
     assert_eq!(talk.hear(), "up");
-    eventually("all bytes to be acknowledged", || {
-        let live = bench.dump(&["--flows"]);
-        (live.first()?["bytes_out"] == 1000).then_some(())
-    });
+    bench.acknowledged(1000);
     let sniffer = Sniffer::start();
     bench.apply(NEW);
-    talk.say("go on");
-    assert_eq!(talk.hear(), "sent");
+    assert_eq!(talk.go(), "sent");
     let out = talk.end(&bench);
     assert_eq!(out.code, 0, "{}", out.stderr);
     assert_eq!(server.join().unwrap().1, 0, "bytes after the cut");
-    assert_eq!(payload(&sniffer, 8080), [0; 0]);
+    assert_eq!(sniffer.payload("192.0.2.1"), 0);
     fields(
         &out.records[0],
         &json!({"close_reason": "policy", "rule": "not one", "bytes_out": 1000}),
     );
     bench.nothing_left(&[]);
+}
+
+#[test]
+fn a_command_that_waits_on_a_cut_connection_is_told() {
+    let bench = Bench::new();
+    let (open, closed) = std::sync::mpsc::channel::<()>();
+    let server = once("192.0.2.1:8080", move |s| {
+        // Until the test is over.
+        let _ = closed.recv();
+        drop(s);
+    });
+    let mut talk = bench.talk(
+        OLD,
+        &[],
+        "s = socket.create_connection(('192.0.2.1', 8080)); step('up'); s.sendall(b'x')\n\
+         try: s.recv(1)\n\
+         except OSError as e: print(errno.errorcode[e.errno])",
+    );
+    assert_eq!(talk.hear(), "up");
+    bench.apply(NEW);
+    assert_eq!(talk.go(), "ECONNABORTED");
+    assert_eq!(talk.end(&bench).code, 0);
+    drop(open);
+    server.join().unwrap();
 }
 
 #[test]
@@ -110,14 +121,11 @@ fn a_cut_connection_out_of_reach_keeps_its_firewall_until_it_is_gone() {
         "-c",
         program,
     ];
-    let mut child = bench.spawn(Some(OLD), &["--linger", "1"], &cmd);
-    let mut said = BufReader::new(child.stdout.take().unwrap());
-    assert_eq!(line(&mut said), "up");
+    let mut talk = bench.converse(OLD, &["--linger", "1"], &cmd);
+    assert_eq!(talk.hear(), "up");
     bench.apply(NEW);
-    tell(&mut child);
-    assert_eq!(line(&mut said), "sent");
-    tell(&mut child);
-    let out = bench.finish(child);
+    assert_eq!(talk.go(), "sent");
+    let out = talk.end(&bench);
     assert_eq!(out.code, 0, "{}", out.stderr);
     assert!(
         out.stderr.contains("the firewall stays on them"),

@@ -1,23 +1,16 @@
 //! The control socket: who may open it, that the command may not, and what hostile clients can do to the
 //! run: nothing.
-#![expect(
-    clippy::unwrap_used,
-    reason = "helpers of tests fail as the tests themselves do"
-)]
 
 use kernel_tests::{
     check::flows,
     control::Client,
     eventually,
-    run::{Bench, binary, line},
-};
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
+    run::{Bench, binary},
+    talk::Talk,
 };
 use std::{
     fs::{self, Permissions},
-    io::BufReader,
+    io::{BufRead as _, BufReader},
     os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _},
     os::unix::net::UnixListener,
     process::{Command, Stdio},
@@ -52,6 +45,13 @@ try:
 except OSError as e: print(type(e).__name__)
 ";
 
+/// Starts [`AGENT`] and waits until it listens.
+fn start(bench: &Bench, args: &[&str]) -> Talk {
+    let mut talk = bench.talk(POLICY, &[&["--quiet"], args].concat(), AGENT);
+    assert_eq!(talk.hear(), "ready");
+    talk
+}
+
 fn ask_as(bench: &Bench, loader: u32, uid: u32, gid: u32, groups: &[u32]) -> String {
     let mut c = Command::new("python3");
     c.args(["-c", ASK]).arg(bench.socket(loader));
@@ -64,9 +64,8 @@ fn only_root_and_the_group_may_ask() {
     let bench = Bench::new();
     // The bench itself is root's alone, which is not what is tested.
     fs::set_permissions(bench.dir.path(), Permissions::from_mode(0o755)).unwrap();
-    let mut talk = bench.talk(POLICY, &["--quiet", "--control-group", "4711"], AGENT);
-    assert_eq!(talk.hear(), "ready");
-    let socket = bench.socket(talk.loader());
+    let talk = start(&bench, &["--control-group", "4711"]);
+    let socket = bench.socket(talk.pid());
     let dir = fs::metadata(bench.control()).unwrap();
     assert_eq!((dir.uid(), dir.mode() & 0o7777), (0, 0o755));
     let file = fs::metadata(&socket).unwrap();
@@ -76,7 +75,7 @@ fn only_root_and_the_group_may_ask() {
         (0, 4711, 0o660)
     );
 
-    let ask = |uid, gid, groups: &[u32]| ask_as(&bench, talk.loader(), uid, gid, groups);
+    let ask = |uid, gid, groups: &[u32]| ask_as(&bench, talk.pid(), uid, gid, groups);
     let welcome = "\"status\":{";
     assert!(ask(0, 0, &[]).contains(welcome));
     assert!(ask(65534, 4711, &[]).contains(welcome), "his main group");
@@ -102,9 +101,8 @@ fn watch_tells_who_may() {
     fs::set_permissions(bench.dir.path(), Permissions::from_mode(0o755)).unwrap();
     let copy = bench.path("ebpf-manager");
     fs::copy(binary(), &copy).unwrap();
-    let mut talk = bench.talk(POLICY, &["--quiet", "--control-group", "4711"], AGENT);
-    assert_eq!(talk.hear(), "ready");
-    let _ = bench.socket(talk.loader());
+    let mut talk = start(&bench, &["--control-group", "4711"]);
+    let _ = bench.socket(talk.pid());
     let watch = |groups: &str| {
         let mut c = Command::new("setpriv");
         c.args(["--reuid=65534", "--regid=65534", groups])
@@ -126,14 +124,14 @@ fn watch_tells_who_may() {
         );
     };
     refused(&format!(
-        "cannot open the control socket of run-{}",
-        talk.loader()
+        "cannot open the control socket of {}",
+        talk.instance()
     ));
 
     let mut member = watch("--groups=4711").spawn().unwrap();
-    let mut heard = BufReader::new(member.stdout.take().unwrap());
+    let heard = BufReader::new(member.stdout.take().unwrap());
     let (say, flow) = channel();
-    thread::spawn(move || say.send(line(&mut heard)));
+    thread::spawn(move || say.send(heard.lines().next().unwrap().unwrap()));
     let first = eventually("a flow that a member sees", || {
         talk.say("1");
         assert_eq!(talk.hear(), "done");
@@ -151,20 +149,15 @@ fn watch_tells_who_may() {
 #[test]
 fn without_a_group_it_is_roots_alone() {
     let bench = Bench::new();
-    let mut talk = bench.talk(POLICY, &["--quiet"], AGENT);
-    assert_eq!(talk.hear(), "ready");
-    let file = fs::metadata(bench.socket(talk.loader())).unwrap();
+    let talk = start(&bench, &[]);
+    let file = fs::metadata(bench.socket(talk.pid())).unwrap();
     let clawker = nix::unistd::Group::from_name("clawker")
         .unwrap()
         .map(|g| g.gid.as_raw());
     let wanted = clawker.map_or((0, 0o600), |gid| (gid, 0o660));
     assert_eq!((file.gid(), file.mode() & 0o7777), wanted);
     talk.end(&bench);
-    let out = bench.run(
-        Some(POLICY),
-        &["--control-group", "no-such-group"],
-        &["true"],
-    );
+    let out = bench.run(POLICY, &["--control-group", "no-such-group"], &["true"]);
     assert_eq!(out.code, 2);
     assert!(
         out.stderr.contains("there is no group no-such-group"),
@@ -179,7 +172,7 @@ fn a_directory_that_others_may_write_to_is_not_used() {
     let bench = Bench::new();
     fs::create_dir(bench.control()).unwrap();
     fs::set_permissions(bench.control(), Permissions::from_mode(0o777)).unwrap();
-    let out = bench.run(Some(POLICY), &["--quiet"], &["sh", "-c", "echo ran"]);
+    let out = bench.run(POLICY, &["--quiet"], &["sh", "-c", "echo ran"]);
     assert_eq!((out.code, out.stdout.as_str()), (0, "ran\n"));
     assert!(out.stderr.contains("is not root's alone"), "{}", out.stderr);
     assert!(
@@ -205,10 +198,9 @@ fn the_command_does_not_see_it_even_as_root() {
          except FileNotFoundError: print('nothing there')\n"
     );
     // Another instance, which was there before it, is hidden too.
-    let mut talk = bench.talk(POLICY, &["--quiet"], AGENT);
-    assert_eq!(talk.hear(), "ready");
-    let _ = bench.socket(talk.loader());
-    let out = bench.run(Some(POLICY), &["--quiet"], &["python3", "-c", &look]);
+    let talk = start(&bench, &[]);
+    let _ = bench.socket(talk.pid());
+    let out = bench.run(POLICY, &["--quiet"], &["python3", "-c", &look]);
     let wanted = format!("[]\n{}nothing there\n", "True\n".repeat(5));
     assert_eq!((out.code, out.stdout), (0, wanted), "{}", out.stderr);
     talk.end(&bench);
@@ -240,11 +232,7 @@ fn a_way_around_the_hiding_leads_to_a_closed_door() {
         bench.control().display()
     );
     let args = ["--quiet", "--user", "nobody", "--control-group", "65534"];
-    let mut c = bench.command(
-        Some(POLICY),
-        &args,
-        &["python3", "-c", &wait_for_it(&program)],
-    );
+    let mut c = bench.command(POLICY, &args, &["python3", "-c", &wait_for_it(&program)]);
     let out = c.output().unwrap();
     outside.kill().unwrap();
     outside.wait().unwrap();
@@ -268,9 +256,8 @@ fn wait_for_it(program: &str) -> String {
 #[test]
 fn hostile_clients_change_nothing() {
     let bench = Bench::new();
-    let mut talk = bench.talk(POLICY, &["--quiet"], AGENT);
-    assert_eq!(talk.hear(), "ready");
-    let loader = talk.loader();
+    let mut talk = start(&bench, &[]);
+    let loader = talk.pid();
     let mut watcher = bench.watcher(loader);
     let huge = vec![b'{'; 1 << 20];
     let deep = format!(
@@ -301,9 +288,7 @@ fn hostile_clients_change_nothing() {
             _ => {}
         }
     }
-    let id = format!("run-{loader}");
-    let args = ["watch", "--json", "--instance", &id];
-    let late = bench.manager().args(args).output().unwrap();
+    let late = bench.operate(&["watch", "--json", "--instance", &talk.instance()]);
     let said = String::from_utf8_lossy(&late.stderr);
     assert!(said.contains("too many are connected already"), "{said}");
     talk.say("3000");
@@ -332,23 +317,18 @@ fn hostile_clients_change_nothing() {
 fn sockets_of_the_dead_are_removed_by_whoever_comes_next() {
     let bench = Bench::new();
     for by_detach in [false, true] {
-        let mut talk = bench.talk(POLICY, &["--quiet"], AGENT);
-        assert_eq!(talk.hear(), "ready");
-        let socket = bench.socket(talk.loader());
-        kill(Pid::from_raw(talk.loader() as i32), Signal::SIGKILL).unwrap();
+        let mut talk = start(&bench, &[]);
+        let socket = bench.socket(talk.pid());
+        talk.kill_loader();
         talk.end(&bench);
         assert!(socket.exists(), "nobody was left to remove it");
         // One that belongs to nothing at all.
         drop(UnixListener::bind(bench.control().join("run-x.sock")).unwrap());
         if by_detach {
-            let out = bench
-                .manager()
-                .args(["detach", "--all", "--force"])
-                .output()
-                .unwrap();
+            let out = bench.operate(&["detach", "--all", "--force"]);
             assert!(out.status.success(), "{out:?}");
         } else {
-            assert_eq!(bench.run(Some(POLICY), &["--quiet"], &["true"]).code, 0);
+            assert_eq!(bench.run(POLICY, &["--quiet"], &["true"]).code, 0);
         }
         assert_eq!(fs::read_dir(bench.control()).unwrap().count(), 0);
     }

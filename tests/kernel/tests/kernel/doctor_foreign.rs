@@ -1,23 +1,12 @@
 //! `doctor` beside programs of somebody else: it says which, where, and whether they come first.
-#![expect(
-    clippy::unwrap_used,
-    reason = "helpers of tests fail as the tests themselves do"
-)]
 
-use ebpf_manager::{
-    cgroup::Cgroup,
-    enrol::{self, Identity},
-    instance::{Instance, Root},
-    kernel::{Engine, Sizes},
-    session,
-};
+use ebpf_manager::{cgroup::Cgroup, instance::Instance, kernel::Engine};
 use kernel_tests::{
     bpf, cgroup_root,
-    dns::Resolver,
-    doctor::{Checkup, RESOLVER},
+    dns::{RESOLVER, Resolver},
+    doctor::Checkup,
     run::Bench,
 };
-use policy::Policy;
 use std::fs;
 
 /// A firewall around a cgroup below another, both ours, with a place for others to attach first.
@@ -45,29 +34,11 @@ impl World {
 
     /// Attaches the firewall and opens it.
     fn attach(&mut self) {
-        let root = Root::new(&self.bench.pins);
-        root.prepare().unwrap();
-        let instance = root.create("run").unwrap();
-        let mut engine = Engine::load(instance.pins.dir(), Sizes::default()).unwrap();
-        engine.attach(&self.cgroup.open().unwrap(), "1").unwrap();
-        let parsed = Policy::parse("resolvers: [192.0.2.53]\nrules: []\n");
-        let compiled = parsed
-            .policy
-            .unwrap()
-            .select(None, None)
-            .compile(1)
-            .unwrap();
-        let slot = root.draw_slot().unwrap();
-        let below = self.cgroup.path().strip_prefix(cgroup_root()).unwrap();
-        let identity = Identity {
-            cgroup: below.display().to_string(),
-            cgroup_id: self.cgroup.id().unwrap(),
-            ..Identity::default()
-        };
+        let (instance, mut engine) = self.bench.attach(&self.cgroup);
+        let policy = "resolvers: [192.0.2.53]\nrules: []\n";
         let resolvers = [RESOLVER.parse().unwrap()];
-        let config = enrol::config(slot, 1, 1, &compiled, &resolvers);
-        let info = identity.info(slot, session::boot_now());
-        engine.enrol(&info, &config).unwrap();
+        let both = (&instance, &mut engine);
+        self.bench.open(both, &self.cgroup, policy, &resolvers);
         self.instance = Some((instance, engine));
     }
 
