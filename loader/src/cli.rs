@@ -100,7 +100,19 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Print the man page, or write those of all commands to a directory
+    #[command(
+        after_long_help = "Examples:\n  ebpf-manager man | man -l -\n  sudo ebpf-manager man --dir /usr/local/share/man/man1"
+    )]
+    Man {
+        /// Where to write one page for each command
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
+    },
     /// Print a completion script for a shell
+    #[command(
+        after_long_help = "Examples:\n  ebpf-manager completions bash | sudo tee /etc/bash_completion.d/ebpf-manager\n  ebpf-manager completions fish > ~/.config/fish/completions/ebpf-manager.fish"
+    )]
     Completions {
         /// The shell.
         shell: clap_complete::Shell,

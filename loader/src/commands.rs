@@ -3,6 +3,7 @@
 mod detach;
 mod doctor;
 mod dump;
+mod man;
 mod policy;
 mod progress;
 mod run;
@@ -155,6 +156,14 @@ pub enum CommandError {
     /// Standard output is gone or full.
     #[error("cannot write the output: {0}")]
     Output(std::io::Error),
+    /// Man pages cannot be written.
+    #[error("cannot write man pages to {}: {source}; the directory must exist", dir.display())]
+    Pages {
+        /// Where to.
+        dir: PathBuf,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
     /// An instance that is still in use.
     #[error("{id} is still in use: {why}; --force detaches it all the same")]
     InUse {
@@ -225,6 +234,7 @@ pub fn execute(cli: Cli) -> Result<u8, CommandError> {
         Command::Doctor(args) => doctor::doctor(&root, &args),
         Command::Version { json } => version::version(json),
         Command::Policy(command) => policy::policy(&root, command),
+        Command::Man { dir } => man::man(dir.as_deref()),
         Command::Completions { shell } => {
             let mut command = <Cli as clap::CommandFactory>::command();
             clap_complete::generate(shell, &mut command, "ebpf-manager", &mut std::io::stdout());

@@ -29,6 +29,7 @@ pub fn advice(e: &io::Error) -> &'static str {
         Some(libc::EPERM) => {
             "; root of the machine may, root of a container or user namespace may not"
         }
+        Some(libc::ELOOP) => "; it is a symbolic link: give the file itself",
         _ => "",
     }
 }

@@ -3,6 +3,7 @@
 use crate::{
     audit::{Outcome, PolicyChange},
     export::Export,
+    machine::advice,
     record::Record,
     render::line,
     seen::Seen,
@@ -13,7 +14,7 @@ use serde::Serialize;
 use std::{
     fs::{File, OpenOptions},
     io::{self, Write},
-    os::unix::fs::FileExt as _,
+    os::unix::fs::{FileExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -30,7 +31,7 @@ pub enum Format {
 
 /// Why a file for records is of no use.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot {what} {}: {source}", path.display())]
+#[error("cannot {what} {}: {source}{}", path.display(), advice(source))]
 pub struct SinkError {
     what: &'static str,
     path: PathBuf,
@@ -143,6 +144,16 @@ fn append(file: &mut File, line: &[u8]) -> io::Result<()> {
     })
 }
 
+/// Somebody else may own the directory, and point the name at a file that is root's: links are not
+/// followed, but for those of the system (`/dev/stderr`).
+fn links(path: &Path) -> i32 {
+    if path.starts_with("/dev") || path.starts_with("/proc") {
+        0
+    } else {
+        libc::O_NOFOLLOW
+    }
+}
+
 /// Whether a file ends in the middle of a line, as one does whose writer was killed.
 fn half_a_line(path: &Path) -> io::Result<bool> {
     let meta = path.metadata()?;
@@ -166,6 +177,7 @@ fn open(path: &Path, owner: Option<(u32, u32)>) -> Result<(PathBuf, File), SinkE
     let mut file = OpenOptions::new()
         .create(true)
         .append(true)
+        .custom_flags(links(path))
         .open(path)
         .map_err(failed("open"))?;
     if half_a_line(path).map_err(failed("read"))? {
