@@ -249,11 +249,24 @@ unsafe extern "C" fn own_name(i: u32, ctx: *mut c_void) -> i64 {
     i64::from(hash == 0)
 }
 
+/// Whether a name was found before: the names that led here and those of the flow overlap.
+#[inline(always)]
+fn is_noted(w: &Work, hash: u64) -> bool {
+    let mut i = 0;
+    while i < FLOW_NAMES {
+        if w.names[i] == hash {
+            return true;
+        }
+        i += 1;
+    }
+    false
+}
+
 /// Takes what the rules of one name say, and notes the name.
 #[inline(always)]
 fn by_name(w: &mut Work, hash: u64) {
     let at = w.name_count as usize;
-    if at < FLOW_NAMES && w.names[0] != hash && w.names[1] != hash && w.names[2] != hash {
+    if at < FLOW_NAMES && !is_noted(w, hash) {
         w.names[at] = hash;
         w.name_count += 1;
     }

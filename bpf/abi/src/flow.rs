@@ -1,5 +1,6 @@
 //! Flows: what socket storage keeps of a live one and what the rings carry of an ended one.
 
+use crate::ADDR_NAMES;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// An address in network byte order, IPv4 mapped into IPv6 (RFC 4291 §2.5.5.2). Aligned, so that the
@@ -12,8 +13,8 @@ pub struct Ip(pub [u8; 16]);
 
 /// Destinations that one datagram socket keeps apart.
 pub const DGRAM_PEERS: usize = 8;
-/// Names kept with a flow.
-pub const FLOW_NAMES: usize = 4;
+/// Names kept with a flow: as many as one address remembers.
+pub const FLOW_NAMES: usize = ADDR_NAMES;
 
 /// Opened by the agent.
 pub const DIRECTION_EGRESS: u8 = 0;
