@@ -137,12 +137,14 @@ pub fn line(r: &Record, zone: &TimeZone) -> String {
     .to_owned()
 }
 
-/// A text from outside, with everything that could steer a terminal made visible.
+/// A text from outside, with everything made visible that could steer a terminal, or that would change
+/// how the rest of the line looks: reversed direction, no width, combining marks.
 #[must_use]
 pub fn printable(s: &str) -> String {
+    let unseen = |c: char| c.is_control() || (!c.is_ascii() && c.escape_debug().len() > 1);
     s.chars()
         .flat_map(|c| {
-            if c.is_control() {
+            if unseen(c) {
                 c.escape_default().collect::<Vec<_>>()
             } else {
                 vec![c]
@@ -232,6 +234,13 @@ pub(crate) mod tests {
         };
         let shown = plain(&r);
         assert!(shown.contains("\\u{1b}[2Jx\\n"), "{shown}");
+        for (said, shown) in [
+            ("\u{202e}lruc", "\\u{202e}lruc"),
+            ("a\u{200b}b\u{301}", "a\\u{200b}b\\u{301}"),
+            ("größe 'x' \\ \"y\"", "größe 'x' \\ \"y\""),
+        ] {
+            assert_eq!(printable(said), shown);
+        }
     }
 
     #[test]
