@@ -178,10 +178,24 @@ pub fn findings(i: &Instance) -> Vec<Finding> {
 pub(super) mod sample {
     //! An instance that is well, for tests to break.
 
-    use super::*;
+    use super::{
+        super::{Finding, State},
+        *,
+    };
     use crate::kernel::query::Target;
     use abi::{maps, programs};
     use zerocopy::FromZeros as _;
+
+    /// Asserts that there is one finding, of this kind, that says all of this.
+    #[track_caller]
+    pub(in super::super) fn only(found: &[Finding], state: State, check: &str, says: &[&str]) {
+        assert_eq!(found.len(), 1, "{found:#?}");
+        assert_eq!((found[0].state, found[0].check), (state, check));
+        assert!(!found[0].cost.is_empty());
+        for s in says {
+            assert!(found[0].what.contains(s), "{s:?} in {found:#?}");
+        }
+    }
 
     /// Id of a map by its name.
     pub(in super::super) fn map_id(name: &str) -> u32 {
@@ -343,7 +357,7 @@ pub(super) mod sample {
         change(&mut i);
         let mut all = findings(&i);
         assert!(all.iter().all(|f| f.instance.as_deref() == Some("run-1")));
-        all.retain(|f| f.state != super::super::State::Ok);
+        all.retain(|f| f.state != State::Ok);
         all
     }
 

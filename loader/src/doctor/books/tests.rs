@@ -1,21 +1,11 @@
 use super::{
     super::{
         State,
-        instance::sample::{after, the_slot, well},
+        instance::sample::{after, only, the_slot, well},
     },
     *,
 };
 use crate::kernel::query::RingFill;
-
-#[track_caller]
-fn only(found: &[Finding], state: State, check: &str, says: &[&str]) {
-    assert_eq!(found.len(), 1, "{found:#?}");
-    assert_eq!((found[0].state, found[0].check), (state, check));
-    assert!(!found[0].cost.is_empty());
-    for s in says {
-        assert!(found[0].what.contains(s), "{s:?} in {found:#?}");
-    }
-}
 
 fn books(i: &mut Instance) -> &mut Books {
     &mut the_slot(i).books

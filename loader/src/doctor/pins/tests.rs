@@ -1,21 +1,11 @@
 use super::{
     super::{
         State,
-        instance::sample::{after, map_id, the_slot},
+        instance::sample::{after, map_id, only, the_slot},
     },
     *,
 };
 use abi::programs;
-
-#[track_caller]
-fn only(found: &[Finding], state: State, check: &str, says: &[&str]) {
-    assert_eq!(found.len(), 1, "{found:#?}");
-    assert_eq!((found[0].state, found[0].check), (state, check));
-    assert!(!found[0].cost.is_empty());
-    for s in says {
-        assert!(found[0].what.contains(s), "{s:?} in {found:#?}");
-    }
-}
 
 fn config(i: &mut Instance) -> &mut SlotConfig {
     the_slot(i).config.as_mut().unwrap().as_mut().unwrap()
