@@ -200,12 +200,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "S", default_value_t = 60, hide_short_help = true)]
     pub linger: u64,
     /// The command and its arguments
-    #[arg(
-        required = true,
-        trailing_var_arg = true,
-        allow_hyphen_values = true,
-        value_name = "CMD"
-    )]
+    #[arg(required = true, trailing_var_arg = true, value_name = "CMD")]
     pub command: Vec<OsString>,
 }
 
@@ -310,4 +305,31 @@ pub struct DetachArgs {
     /// Also where processes still run or the loader is alive: they lose their firewall
     #[arg(long)]
     pub force: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn command(line: &[&str]) -> Vec<OsString> {
+        let all = ["ebpf-manager", "run"].iter().chain(line);
+        match Cli::try_parse_from(all).map(|cli| cli.command) {
+            Ok(Command::Run(args)) => args.command,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn options_behind_the_command_are_its_own() {
+        let wanted = ["curl", "-s", "--policy", "x"];
+        assert_eq!(command(&wanted), wanted);
+        assert_eq!(command(&[&["--"], &wanted[..]].concat()), wanted);
+    }
+
+    #[test]
+    fn a_mistyped_option_is_no_command() {
+        let line = ["ebpf-manager", "run", "--polcy", "x", "--", "true"];
+        let said = Cli::try_parse_from(line).unwrap_err().to_string();
+        assert!(said.contains("'--policy'"), "{said}");
+    }
 }
