@@ -123,6 +123,24 @@ fn case_33_an_address_with_two_names_is_open_for_what_either_allows() {
 }
 
 #[test]
+fn a_record_names_all_eight_that_share_an_address() {
+    let bench = Bench::new();
+    let names: Vec<String> = (1..=8).map(|n| format!("n{n}.example")).collect();
+    let zone: Vec<_> = names.iter().map(|n| (n.as_str(), "203.0.113.9")).collect();
+    let _resolver = Resolver::naming(&zone);
+    let _place = Place::open("203.0.113.9:443");
+    let out = bench.agent(
+        "resolvers: [192.0.2.53]\nrules:\n    - { name: last, dst: n8.example, proto: tcp, port: 443 }\n    - { dst: \"*.example\", proto: tcp, port: 9 }\n",
+        "for n in range(1, 9): ask(f'n{n}.example')\nprint(tcp('203.0.113.9', 443))\n",
+    );
+    assert_eq!(out.words(), ["ok"]);
+    fields(
+        out.only(&[("dst_port", json!(443))]),
+        &json!({"verdict": "ALLOWED", "rule": "last", "dst_hosts": names}),
+    );
+}
+
+#[test]
 fn case_31_an_answer_ends_with_its_ttl_but_a_live_flow_goes_on() {
     let bench = Bench::new();
     let resolver = Resolver::naming(&[]);
