@@ -312,7 +312,7 @@ impl Found {
 /// when no process is left in them and every flow has ended, before the programs are detached.
 pub fn let_go(pins: &Pins, cgroups: &[Cgroup]) -> Result<(), InstanceError> {
     let ids: Vec<u64> = cgroups.iter().flat_map(Cgroup::ids).collect();
-    match pins.destroy_sockets(&ids)? {
+    match pins.destroy_all(&ids)? {
         0 => Ok(()),
         n => Err(InstanceError::Resists(n)),
     }

@@ -4,7 +4,7 @@
 use crate::{
     accounting,
     control::{LIVE_MOST, Tap},
-    kernel::{KernelError, Learned, Pins, Rings},
+    kernel::{KernelError, Learned, Pins, Rings, Sockets},
     record::{Context, Lookup, Record},
     render::summary::Summary,
     sink::Sink,
@@ -189,9 +189,10 @@ impl Session {
         self.names.load_rules(policy);
     }
 
-    /// Ends idle datagram flows and returns how many flows live on, having shown them to whoever watches.
-    pub fn live(&mut self, pins: &Pins) -> Result<usize, KernelError> {
-        let mut flows = pins.live()?;
+    /// Ends idle datagram flows and returns what lives on, having shown it to whoever watches.
+    pub fn live(&mut self, pins: &Pins) -> Result<Sockets, KernelError> {
+        let mut sockets = pins.sockets()?;
+        let flows = &mut sockets.live;
         flows.retain(|l| l.flow.slot == self.slot);
         if self.tap.wants_live() {
             flows.sort_unstable_by_key(|l| {
@@ -202,7 +203,7 @@ impl Session {
             self.tap.live(flows.len(), shown);
             self.tap.flush();
         }
-        Ok(flows.len())
+        Ok(sockets)
     }
 
     /// Ends every flow that is left, with this close reason.

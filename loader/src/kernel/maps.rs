@@ -36,6 +36,23 @@ pub struct Learned {
     pub addrs: Vec<(LearnedAddrKey, LearnedAddr)>,
 }
 
+/// What the iterators tell of sockets.
+#[derive(Debug)]
+pub struct Sockets {
+    /// Live flows.
+    pub live: Vec<LiveFlow>,
+    /// Cookies of TCP sockets whose flow was cut and that still have a connection: what they hold would
+    /// leave as soon as the programs are gone.
+    pub cut: HashSet<u64>,
+}
+
+fn destroy(wanted: impl Fn(u64, u64) -> bool) -> Result<(), KernelError> {
+    diag::destroy(wanted).map_err(|source| KernelError::Call {
+        what: "cannot destroy the connections that are left",
+        source,
+    })
+}
+
 impl Pins {
     /// The pins below a directory.
     #[must_use]
@@ -118,13 +135,23 @@ impl Pins {
         object::configure(&self.map(maps::SLOT)?, cgroup_id, config)
     }
 
-    /// Every live flow: a plain read of the pinned iterators. Datagram flows that have been idle for
-    /// their time end on the way.
+    /// Every live flow; see [`Pins::sockets`].
     pub fn live(&self) -> Result<Vec<LiveFlow>, KernelError> {
-        let mut flows = self.rows(programs::ITER_TCP)?;
-        flows.retain(|l| l.tail.close == u64::from(close::LIVE));
-        flows.extend(self.rows(programs::ITER_DGRAM)?);
-        Ok(flows)
+        Ok(self.sockets()?.live)
+    }
+
+    /// What is on the sockets: a plain read of the pinned iterators. Datagram flows that have been idle
+    /// for their time end on the way.
+    pub fn sockets(&self) -> Result<Sockets, KernelError> {
+        let (mut live, cut) = self.tcp()?;
+        live.extend(self.rows(programs::ITER_DGRAM)?);
+        Ok(Sockets { live, cut })
+    }
+
+    fn tcp(&self) -> Result<(Vec<LiveFlow>, HashSet<u64>), KernelError> {
+        let rows = self.rows(programs::ITER_TCP)?.into_iter();
+        let (live, cut): (_, Vec<_>) = rows.partition(|l| l.tail.close == u64::from(close::LIVE));
+        Ok((live, cut.iter().map(|l| l.cookie).collect()))
     }
 
     fn rows(&self, iterator: &'static str) -> Result<Vec<LiveFlow>, KernelError> {
@@ -139,30 +166,20 @@ impl Pins {
             .collect())
     }
 
-    /// Cookies of TCP sockets whose flow was cut and that still have a connection: what they hold
-    /// would leave as soon as the programs are gone.
-    fn severed(&self) -> Result<HashSet<u64>, KernelError> {
-        let rows = self.rows(programs::ITER_TCP)?;
-        let cut = rows
-            .iter()
-            .filter(|l| l.tail.close != u64::from(close::LIVE));
-        Ok(cut.map(|l| l.cookie).collect())
+    /// Destroys TCP sockets by cookie, so that nothing they hold leaves when the programs go.
+    pub fn destroy(&self, cut: &HashSet<u64>) -> Result<(), KernelError> {
+        if cut.is_empty() {
+            return Ok(());
+        }
+        destroy(|cookie, _| cut.contains(&cookie))
     }
 
-    /// Destroys every TCP socket that was made in these cgroups or whose flow was cut, so that nothing
-    /// leaves when the programs go. Returns how many of the cut ones resist, because they live in
-    /// another network namespace.
-    pub fn destroy_sockets(&self, cgroups: &[u64]) -> Result<usize, KernelError> {
-        let cut = self.severed()?;
-        if cut.is_empty() && cgroups.is_empty() {
-            return Ok(0);
-        }
-        diag::destroy(|cookie, cgroup| cut.contains(&cookie) || cgroups.contains(&cgroup))
-            .map_err(|source| KernelError::Call {
-                what: "cannot destroy the connections that are left",
-                source,
-            })?;
-        Ok(self.severed()?.len())
+    /// Destroys every TCP socket that was made in these cgroups or whose flow was cut. Returns how many
+    /// of the cut ones resist, because they live in another network namespace.
+    pub fn destroy_all(&self, cgroups: &[u64]) -> Result<usize, KernelError> {
+        let (_, cut) = self.tcp()?;
+        destroy(|cookie, cgroup| cut.contains(&cookie) || cgroups.contains(&cgroup))?;
+        Ok(self.tcp()?.1.len())
     }
 
     /// Everything learned from DNS.

@@ -15,7 +15,7 @@ mod sys;
 
 pub use btf::{BtfError, VMLINUX};
 pub use mapped::Books;
-pub use maps::{Learned, Pins};
+pub use maps::{Learned, Pins, Sockets};
 pub use object::{Attached, Engine, Sizes, object};
 pub use policy_maps::PolicyMaps;
 pub use rings::Rings;

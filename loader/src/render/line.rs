@@ -194,6 +194,20 @@ pub(crate) mod tests {
         }
     }
 
+    /// The same, refused by default and without a name.
+    pub(crate) fn denied() -> Record {
+        Record {
+            verdict: "DENIED",
+            dst_host: None,
+            bytes_in: 0,
+            bytes_out: 0,
+            reason: "default",
+            rule: None,
+            close_reason: Some("denied"),
+            ..record()
+        }
+    }
+
     fn plain(r: &Record) -> String {
         anstream::adapter::strip_str(&line(r, &TimeZone::UTC)).to_string()
     }
@@ -209,16 +223,9 @@ pub(crate) mod tests {
     #[test]
     fn a_denied_flow_says_why() {
         let denied = Record {
-            verdict: "DENIED",
-            dst_host: None,
             dst_ip: Some("203.0.113.9".parse().unwrap()),
             dst_port: Some(80),
-            bytes_in: 0,
-            bytes_out: 0,
-            reason: "default",
-            rule: None,
-            close_reason: Some("denied"),
-            ..record()
+            ..denied()
         };
         assert_eq!(
             plain(&denied),

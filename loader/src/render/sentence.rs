@@ -51,7 +51,7 @@ fn amount(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::render::line::tests::record;
+    use crate::render::line::tests::{denied, record};
 
     #[test]
     fn a_flow_is_told_in_one_sentence() {
@@ -63,18 +63,8 @@ mod tests {
 
     #[test]
     fn a_denied_one_says_why_and_no_bytes() {
-        let denied = Record {
-            verdict: "DENIED",
-            dst_host: None,
-            bytes_in: 0,
-            bytes_out: 0,
-            reason: "default",
-            rule: None,
-            close_reason: Some("denied"),
-            ..record()
-        };
         assert_eq!(
-            sentence(&denied),
+            sentence(&denied()),
             "DENIED tcp to 140.82.121.6:443 for curl: default: no rule names 140.82.121.6"
         );
     }

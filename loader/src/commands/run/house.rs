@@ -167,9 +167,9 @@ impl House {
     /// Connections that were cut are ended for the command too, which would wait for nothing.
     fn idle_flush(&mut self, watch: &mut Watch, sink: &mut Sink) -> Result<(), CommandError> {
         if watch.second_passed() {
-            self.session.live(&self.instance.pins)?;
+            let sockets = self.session.live(&self.instance.pins)?;
             // Where the kernel cannot, they time out; nothing of them passes either way.
-            let _ = self.instance.pins.destroy_sockets(&[]);
+            let _ = self.instance.pins.destroy(&sockets.cut);
             let policy = self.reload.notice(&self.instance.pins, INDEX, sink)?;
             self.session.remember_rules(policy);
         }
@@ -199,7 +199,7 @@ impl House {
         loop {
             self.session.pump(sink, summary)?;
             self.follow_policy(sink);
-            let live = self.session.live(&self.instance.pins)?;
+            let live = self.session.live(&self.instance.pins)?.live.len();
             let waited = began.elapsed();
             if (live == 0 && !self.cgroup.populated()?) || waited >= linger {
                 return Ok(());
