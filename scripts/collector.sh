@@ -2,6 +2,8 @@
 #
 # Builds the OpenTelemetry Collector that the tests send to, unless it is there already. See usage().
 set -euo pipefail
+# shellcheck source=scripts/lib.sh
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 readonly CACHE="${XDG_CACHE_HOME:-${HOME:?HOME is not set}/.cache}/clawker"
 # As in tests/collector/go.mod.
@@ -29,18 +31,6 @@ Exit status: 0 it is there, 1 it cannot be built, 2 wrong use.
 END
 }
 
-doing() { printf 'collector: %s\n' "$*" >&2; }
-
-# fail WHAT [WHAT-TO-DO...]
-fail() {
-    printf 'collector: error: %s\n' "$1" >&2
-    shift
-    (($# == 0)) || printf '  %s\n' "$@" >&2
-    exit 1
-}
-
-at_least() { [[ $(printf '%s\n%s\n' "$2" "$1" | sort -V | head -n 1) == "$2" ]]; }
-
 # go_version GO: prints 1.26.8; nothing if it does not run.
 go_version() { "$1" version 2>/dev/null | sed -n 's/^go version go\([0-9.]*\).*/\1/p'; }
 
@@ -62,10 +52,6 @@ find_go() {
         fi
     done
     return 1
-}
-
-as_root() {
-    if ((EUID == 0)); then "$@"; else sudo -n "$@"; fi
 }
 
 # The newest compiler that this release of Debian or Ubuntu has, if it will do.

@@ -5,6 +5,8 @@
 # Whatever is there already is left alone, so that a second run costs less than a second. Nothing is
 # removed from the machine and nothing outside the cache directory and the package database is written.
 set -euo pipefail
+# shellcheck source=scripts/lib.sh
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 # Versions that belong together. bpf-linker must be built with the LLVM of the compiler whose output it
 # reads, and never with an older patch level.
@@ -57,18 +59,6 @@ END
 }
 
 say() { ((QUIET)) || printf '%-14s %s\n' "$1" "$2"; }
-doing() { printf 'toolchain: %s\n' "$*" >&2; }
-
-# fail WHAT [WHAT-TO-DO...]
-fail() {
-    printf 'toolchain: error: %s\n' "$1" >&2
-    shift
-    (($# == 0)) || printf '  %s\n' "$@" >&2
-    exit 1
-}
-
-# at_least HAVE WANT: compares dotted versions.
-at_least() { [[ $(printf '%s\n%s\n' "$2" "$1" | sort -V | head -n 1) == "$2" ]]; }
 
 # ------------------------------------------------------------------------------------ Debian packages
 
@@ -80,17 +70,6 @@ missing() {
     for package; do
         [[ $(dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null) == installed ]] || printf '%s\n' "$package"
     done
-}
-
-as_root() {
-    if ((EUID == 0)); then
-        "$@"
-    elif command -v sudo >/dev/null; then
-        # Without a terminal sudo could only wait for ever.
-        if [[ -t 0 ]]; then sudo "$@"; else sudo -n "$@"; fi
-    else
-        return 127
-    fi
 }
 
 APT_FRESH=0
