@@ -77,6 +77,11 @@ test-fuzz: ## hostile bytes to every parser, FUZZ_SECONDS=30 for each; needs not
 	@scripts/toolchain.sh --test --quiet
 	scripts/fuzz.sh $(or $(FUZZ_SECONDS),30)
 
+.PHONY: fuzz
+fuzz: ## look for crashes that test-fuzz has not met, FUZZ_SECONDS=600 for each parser; needs nothing
+	@scripts/toolchain.sh --test --quiet
+	scripts/fuzz.sh --explore $(or $(FUZZ_SECONDS),600)
+
 .PHONY: bench
 bench: ## measure the rows of docs/benchmarks.md; needs root
 	@scripts/kernel-ready.sh

@@ -1,13 +1,24 @@
 #!/usr/bin/env bash
 #
 # Feeds hostile bytes to everything that reads them: every target in tests/fuzz, each for SECONDS (30
-# unless told), beginning with the seeds in the repository and what earlier runs found. A crash ends the run with the
-# bytes that caused it in tests/fuzz/artifacts.
+# unless told). A crash ends the run with the bytes that caused it in tests/fuzz/artifacts.
+#
+#   scripts/fuzz.sh [SECONDS]          the same inputs each time, made from the seeds in the repository
+#   scripts/fuzz.sh --explore SECONDS  other inputs each time, made from what earlier runs found, too
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-readonly SECONDS_EACH=${1:-30}
-readonly FOUND="${XDG_CACHE_HOME:-$HOME/.cache}/clawker/fuzz"
+# A run that others must be able to repeat begins at the same place and keeps nothing.
+FOUND=$(mktemp -d)
+trap 'rm -rf -- "$SCRATCH"' EXIT
+readonly SCRATCH=$FOUND
+random=(-seed=1)
+if [[ ${1:-} == --explore ]]; then
+    shift
+    FOUND="${XDG_CACHE_HOME:-$HOME/.cache}/clawker/fuzz"
+    random=()
+fi
+readonly FOUND SECONDS_EACH=${1:-30}
 
 # The instrumentation is a compiler flag that stable compilers hide.
 export RUSTC_BOOTSTRAP=1
@@ -23,17 +34,15 @@ mapfile -t targets < <(sed -n 's/^name = "\([a-z]*\)"$/\1/p' tests/fuzz/Cargo.to
 fuzz build
 for target in "${targets[@]}"; do
     mkdir -p "$FOUND/$target"
-    log=$(mktemp)
+    log=$SCRATCH/$target.log
     # What comes first is where new finds are kept.
     if ! fuzz run "$target" "$FOUND/$target" "tests/fuzz/seeds/$target" -- \
-        -max_total_time="$SECONDS_EACH" -max_len=4096 -print_final_stats=1 >"$log" 2>&1; then
+        "${random[@]}" -max_total_time="$SECONDS_EACH" -max_len=4096 -print_final_stats=1 >"$log" 2>&1; then
         cat "$log" >&2
-        rm -f -- "$log"
         echo "fuzz: $target failed" >&2
         exit 1
     fi
     printf 'fuzz %-8s %s runs, %s inputs kept\n' "$target" \
         "$(sed -n 's/^stat::number_of_executed_units: *//p' "$log")" "$(find "$FOUND/$target" -type f | wc -l)"
-    rm -f -- "$log"
 done
 echo "fuzz summary: ${#targets[@]} targets, $SECONDS_EACH s each, no crash"

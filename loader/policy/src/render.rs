@@ -66,13 +66,16 @@ fn place<'a>(
             None => group,
         };
     }
-    let mut mark = AnnotationKind::Primary.span(span.start - start..span.end - start);
+    let line = source[start..end].trim_end_matches('\r');
+    // A span may reach into the carriage returns, which are not shown.
+    let shown = |offset: usize| (offset - start).min(line.len());
+    let mut mark = AnnotationKind::Primary.span(shown(span.start)..shown(span.end));
     if let Some(label) = &diagnostic.label {
         mark = mark.label(label);
     }
-    let line = Snippet::source(source[start..end].trim_end_matches('\r'));
     title.element(
-        line.line_start(diagnostic.line)
+        Snippet::source(line)
+            .line_start(diagnostic.line)
             .path(file_name)
             .annotation(mark),
     )

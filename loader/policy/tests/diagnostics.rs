@@ -67,3 +67,17 @@ fn colour_changes_nothing_but_colour() {
     }
     assert_eq!(stripped, plain);
 }
+
+/// Carriage returns at the end of a line are not shown, and a mistake may be found among them.
+#[test]
+fn a_mistake_among_carriage_returns_can_be_shown() {
+    for source in ["rules:\n\r\r\r[-verver\r\r", "mode: x\r\r\n", "a: [\r"] {
+        let diagnostics = Policy::parse(source).diagnostics;
+        let text = render(&diagnostics, "p.yaml", source, false);
+        assert!(
+            text.contains("error: ") && text.contains("p.yaml:"),
+            "{text}"
+        );
+        assert!(!text.contains('\r'), "{text:?}");
+    }
+}
