@@ -1,0 +1,1 @@
+//! The bridge: takes telemetry in, stamps whose it is, keeps it on disk, and delivers it.

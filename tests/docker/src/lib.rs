@@ -1,0 +1,1 @@
+//! An engine of the tests' own, and labelled containers in it.

@@ -1,0 +1,1 @@
+//! Real containers under the firewall.
