@@ -7,6 +7,7 @@ pub mod cli;
 pub mod commands;
 pub mod contain;
 pub mod control;
+pub mod docker;
 pub mod doctor;
 pub mod enrol;
 pub mod export;

@@ -1,1 +1,3 @@
 //! The bridge: takes telemetry in, stamps whose it is, keeps it on disk, and delivers it.
+
+pub mod incoming;
