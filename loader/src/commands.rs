@@ -223,6 +223,12 @@ fn warn(text: &str) {
     eprintln!("{YELLOW}warning{YELLOW:#}: {text}");
 }
 
+/// Warns in one line, and tells those who look after the machine.
+fn alarm(text: &str) {
+    tracing::warn!(target: wire::log_layer::SECURITY, "{text}");
+    warn(text);
+}
+
 /// Runs what was typed.
 pub fn execute(cli: Cli) -> Result<u8, CommandError> {
     let root = Root::new(&cli.pin_root);

@@ -1,9 +1,14 @@
 //! Records to an OTLP receiver, by a thread of its own behind a bounded queue: whoever reads the rings
 //! never waits for the network. What finds no room, or is not known to have arrived in the end, is told.
 
+mod side;
 mod worker;
 
-use crate::record::{Record, VERDICTS};
+use crate::{
+    record::{Record, VERDICTS},
+    telemetry,
+};
+use side::Side;
 use std::{
     fmt,
     io::Write as _,
@@ -11,8 +16,8 @@ use std::{
     thread,
     time::Duration,
 };
-use tokio::sync::{mpsc, oneshot};
-use wire::{Endpoint, Source, stream};
+use tokio::sync::{mpsc, oneshot, watch};
+use wire::{Endpoint, Outlet, Payload, Snapshot, Source, stream};
 use worker::Worker;
 
 /// Records that may wait for their turn; some 20 MB.
@@ -62,6 +67,23 @@ struct Settled {
     confirmed: Tally,
     /// Records among those that the receiver says it has thrown away.
     rejected: u64,
+    /// Records of requests that the receiver will not take.
+    refused: u64,
+    /// Answers: delivered, partial, retry, refused.
+    batches: [u64; 4],
+}
+
+/// How it goes, for metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct State {
+    /// Records that wait.
+    pub queued: u64,
+    /// Records that may wait.
+    pub room: u64,
+    /// Answers to requests: delivered, partial, retry, refused.
+    pub batches: [u64; 4],
+    /// Records that will not arrive any more: no room, or not taken.
+    pub given_up: u64,
 }
 
 /// Records that did not arrive, or are not known to have.
@@ -112,12 +134,17 @@ pub struct Export {
     /// Everything that should arrive.
     offered: Tally,
     settled: Arc<Mutex<Settled>>,
+    /// Records that found no room.
+    crowded: u64,
+    /// What the loader says about itself, to be sent too.
+    pub log: Option<Outlet>,
     running: Option<Running>,
 }
 
 /// What the thread is reached by.
 struct Running {
     queue: mpsc::Sender<Record>,
+    metrics: watch::Sender<Option<Payload>>,
     /// Tells it how long it may still take.
     end: oneshot::Sender<Duration>,
     /// Disconnected when it has ended, however it did.
@@ -137,6 +164,8 @@ impl Export {
             endpoint,
             offered: Tally::default(),
             settled: Arc::default(),
+            crowded: 0,
+            log: None,
             running: None,
         }
     }
@@ -153,6 +182,13 @@ impl Export {
             env!("CARGO_PKG_VERSION"),
             instance,
         );
+        let (metrics, newest) = watch::channel(None);
+        let side = Side {
+            endpoint: self.endpoint.clone(),
+            source: telemetry::source(instance),
+            metrics: newest,
+            log: self.log.take(),
+        };
         let worker = Worker::new(
             self.endpoint.clone(),
             &source,
@@ -162,12 +198,17 @@ impl Export {
         let started = thread::Builder::new()
             .name("otlp".to_owned())
             .spawn(move || {
-                worker.run(limit);
+                worker.run(limit, side);
                 drop(alive);
             });
         match started {
             Ok(_) => {
-                self.running = Some(Running { queue, end, ended });
+                self.running = Some(Running {
+                    queue,
+                    metrics,
+                    end,
+                    ended,
+                });
             }
             Err(e) => complain(&self.endpoint, &format!("no thread for it: {e}")),
         }
@@ -178,14 +219,42 @@ impl Export {
         self.offered.add(Tally::of(record));
         if let Some(running) = &self.running {
             // What did not get in is missing from the confirmed ones in the end.
-            let _ = running.queue.try_send(record.clone());
+            let full = running.queue.try_send(record.clone()).is_err();
+            self.crowded += u64::from(full);
+        }
+    }
+
+    /// Hands over newer metrics in place of those that were not sent yet.
+    pub fn metrics(&self, snapshot: Snapshot) {
+        if let Some(running) = &self.running {
+            running.metrics.send_replace(Some(snapshot.payload()));
+        }
+    }
+
+    /// How it goes.
+    #[must_use]
+    pub fn state(&self) -> State {
+        let settled = settled(&self.settled);
+        let queue = self.running.as_ref().map(|r| &r.queue);
+        let left = queue.map_or(QUEUE, mpsc::Sender::capacity);
+        State {
+            queued: (QUEUE - left) as u64,
+            room: QUEUE as u64,
+            batches: settled.batches,
+            given_up: settled.rejected + settled.refused + self.crowded,
         }
     }
 
     /// Gives what is left in the queue this long to arrive, ends the thread, and says what is missing.
     pub fn finish(&mut self, limit: Duration) -> Undelivered {
-        if let Some(Running { queue, end, ended }) = self.running.take() {
-            drop(queue);
+        if let Some(Running {
+            queue,
+            metrics,
+            end,
+            ended,
+        }) = self.running.take()
+        {
+            drop((queue, metrics));
             // If it has ended by itself, there is nobody to tell.
             let _ = end.send(limit);
             let first = limit.min(EXPLAINED_AFTER);
@@ -215,6 +284,7 @@ impl Export {
 }
 
 fn complain(endpoint: &Endpoint, what: &str) {
+    tracing::warn!("cannot deliver records to {}: {what}", endpoint.url());
     // Not `eprintln`, which would end the thread if nobody reads it any more.
     let _ = writeln!(
         anstream::stderr(),

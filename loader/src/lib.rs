@@ -23,6 +23,7 @@ pub mod resolvers;
 pub mod seen;
 pub mod session;
 pub mod sink;
+pub mod telemetry;
 pub mod trust;
 pub mod user;
 pub mod watch;

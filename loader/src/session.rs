@@ -217,6 +217,13 @@ impl Session {
         self.rings.books().row(self.index)
     }
 
+    /// All rows of the books, row 0 first.
+    #[must_use]
+    pub fn all_books(&self) -> Vec<SlotMetrics> {
+        let rows = (0..).map_while(|index| self.rings.books().row(index));
+        rows.collect()
+    }
+
     /// Flows of the slot that are in no record and that the sink has not complained about, once nothing
     /// of it is alive or attached any more: the accounting identity holds when this is zero.
     #[must_use]

@@ -17,6 +17,7 @@ use std::{
     os::unix::fs::{FileExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
+use wire::log_layer::SECURITY;
 
 /// How records are written to stderr.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,6 +128,7 @@ impl Sink {
     fn complain(&mut self, e: &io::Error) {
         if let (false, Some((path, _))) = (self.complained, &self.file) {
             self.complained = true;
+            tracing::warn!(target: SECURITY, "cannot write {}: {e}", path.display());
             eprintln!(
                 "error: cannot write {}: {e}; records are lost and counted, the command goes on",
                 path.display()

@@ -10,7 +10,8 @@ pub struct OtlpArgs {
     ///
     /// http://HOST:PORT or https://HOST:PORT: OTLP over gRPC. The same with /v1/logs: OTLP over HTTP.
     /// unix:///PATH: OTLP over gRPC on a unix socket. The command does not wait for it; records that are
-    /// not known to have arrived at the end are counted, and the exit code is 1.
+    /// not known to have arrived at the end are counted, and the exit code is 1. The run's own metrics and
+    /// warnings go there too, as far as it takes them.
     #[arg(long, value_name = "URL")]
     pub otlp: Option<String>,
     /// Header of every request, several times if need be

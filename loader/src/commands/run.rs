@@ -5,12 +5,13 @@ mod house;
 mod learn;
 mod otlp;
 mod reload;
+mod telemetry;
 mod terminal;
 
 pub use learn::LearningError;
 pub use reload::ReloadError;
 
-use super::{CommandError, FAILED, color_on_stderr, detach, need_root, report, warn};
+use super::{CommandError, FAILED, alarm, color_on_stderr, detach, need_root, report, warn};
 use crate::{
     cgroup::{self, Delegation},
     cli::RunArgs,
@@ -211,7 +212,7 @@ fn control_at(dir: &Path, group: Option<Gid>) -> Option<(&Path, Gate)> {
     match control::prepare(dir) {
         Ok(()) => Some((dir, Gate { group })),
         Err(e) => {
-            warn(&format!("{e}; this run cannot be watched"));
+            alarm(&format!("{e}; this run cannot be watched"));
             None
         }
     }
@@ -224,7 +225,7 @@ fn borders(args: &RunArgs) -> Result<(), CommandError> {
             "turned on nsdelegate on {}: without it a command run as root could leave its cgroup",
             at.display()
         ),
-        Delegation::Off(at, e) => warn(&format!(
+        Delegation::Off(at, e) => alarm(&format!(
             "{} is mounted without nsdelegate, and that cannot be changed from here ({e}): a command run as root may leave its cgroup through other processes' view of it",
             at.display()
         )),
@@ -262,12 +263,12 @@ fn notes(args: &RunArgs, file: Option<&PolicyFile>, compiled: &Compiled, user: O
         }
     }
     for cap in &args.cap_add {
-        warn(&format!(
+        alarm(&format!(
             "--cap-add {cap}: with it the command may be able to lift the firewall"
         ));
     }
     if let Some(door) = user::doors(user).first() {
-        warn(&format!(
+        alarm(&format!(
             "the command can reach {door}: what it has started there is outside the firewall"
         ));
     }

@@ -1,6 +1,6 @@
 //! The thread: sends, in one request at a time, what has come together during the last one.
 
-use super::{Settled, Tally, complain, settled};
+use super::{Settled, Side, Tally, complain, settled};
 use crate::record::Record;
 use jiff::Timestamp;
 use nix::sys::signal::{SigSet, Signal};
@@ -11,13 +11,16 @@ use std::{
 };
 use tokio::{
     sync::{mpsc, oneshot},
-    time::sleep,
+    time::{sleep, timeout},
 };
 use wire::{Backoff, Batch, Client, Endpoint, Limits, LogRecord, Outcome, Payload, Source};
 
 /// Waits between tries.
 const FIRST_WAIT: Duration = Duration::from_millis(250);
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
+
+/// How long metrics and log may take when the last record is through.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// What the thread works with.
 pub(super) struct Worker {
@@ -48,7 +51,7 @@ impl Worker {
     }
 
     /// Works until the queue is closed and empty, or for as long after its closing as `limit` says.
-    pub(super) fn run(mut self, limit: oneshot::Receiver<Duration>) {
+    pub(super) fn run(mut self, limit: oneshot::Receiver<Duration>, side: Side) {
         let runtime = match runtime() {
             Ok(runtime) => runtime,
             Err(e) => return complain(&self.endpoint, &e.to_string()),
@@ -59,8 +62,16 @@ impl Worker {
                     sleep(limit).await;
                 }
             };
+            let (working, over_with_it) = oneshot::channel();
+            let side = tokio::spawn(side.run(over_with_it));
+            let all = async {
+                self.deliver_all().await;
+                drop(working);
+                // What is not through by then is not sent: records are what counts.
+                let _ = timeout(LAST_WORDS, side).await;
+            };
             tokio::select! {
-                () = self.deliver_all() => {}
+                () = all => {}
                 () = over => {}
             }
         });
@@ -100,7 +111,9 @@ impl Worker {
     async fn deliver(&mut self, client: &Client, payload: &Payload, tally: Tally) {
         let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
         loop {
-            match client.send(payload).await {
+            let outcome = client.send(payload).await;
+            self.count(&outcome);
+            match outcome {
                 Outcome::Delivered => return self.settle(tally, 0),
                 Outcome::Partial { rejected, message } => {
                     self.complain(&format!("it threw away {rejected} of them ({message})"));
@@ -110,9 +123,22 @@ impl Worker {
                     self.complain(&failure.to_string());
                     sleep(backoff.wait(after)).await;
                 }
-                Outcome::Refused(failure) => return self.complain(&failure.to_string()),
+                Outcome::Refused(failure) => {
+                    settled(&self.settled).refused += payload.records;
+                    return self.complain(&failure.to_string());
+                }
             }
         }
+    }
+
+    fn count(&self, outcome: &Outcome) {
+        let at = match outcome {
+            Outcome::Delivered => 0,
+            Outcome::Partial { .. } => 1,
+            Outcome::Retry { .. } => 2,
+            Outcome::Refused(_) => 3,
+        };
+        settled(&self.settled).batches[at] += 1;
     }
 
     fn settle(&self, tally: Tally, rejected: u64) {

@@ -100,11 +100,19 @@ impl Default for Options {
 pub struct Endpoint {
     pub(crate) url: String,
     pub(crate) protocol: Protocol,
+    pub(crate) signal: Signal,
     /// Scheme and host for the requests themselves.
     pub(crate) origin: Uri,
     pub(crate) connector: Connector,
     pub(crate) headers: HeaderMap,
     pub(crate) timeout: Duration,
+}
+
+/// What is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Signal {
+    Logs,
+    Metrics,
 }
 
 /// What is spoken.
@@ -142,6 +150,7 @@ impl Endpoint {
         Ok(Self {
             url: url.to_owned(),
             protocol: parsed.protocol,
+            signal: Signal::Logs,
             origin: parsed.origin,
             connector: Connector {
                 address: parsed.address,
@@ -150,6 +159,24 @@ impl Endpoint {
             },
             headers,
             timeout: options.timeout,
+        })
+    }
+
+    /// The same receiver for metrics instead of logs. Over HTTP that is the path `/v1/metrics` where logs
+    /// go to `/v1/logs`; nothing for another path, which does not say where metrics would go.
+    #[must_use]
+    pub fn for_metrics(&self) -> Option<Self> {
+        let protocol = match &self.protocol {
+            Protocol::Grpc => Protocol::Grpc,
+            Protocol::Http(path) => {
+                let base = path.path().strip_suffix("/v1/logs")?;
+                Protocol::Http(format!("{base}/v1/metrics").parse().ok()?)
+            }
+        };
+        Some(Self {
+            protocol,
+            signal: Signal::Metrics,
+            ..self.clone()
         })
     }
 

@@ -201,6 +201,14 @@ fields! {
         /// The container's name.
         CONTAINER_NAME: Text = "container_name";
     }
+    "clawker-cp" {
+        /// How much it matters: `error`, `warn`, `info`, `debug`, `trace`.
+        LEVEL: Text = "level";
+        /// Which part of the program says it; `clawker::security`: what a security operator must see.
+        TARGET: Text = "target";
+        /// Own records before this one that were not sent, because there were too many at once; absent for none.
+        SUPPRESSED: Int = "suppressed";
+    }
     "flows, Envoy" {
         /// `ALLOWED`, `DENIED` or `BYPASSED`.
         VERDICT: Text = "verdict";

@@ -35,7 +35,7 @@ pub struct RecordBuilder(LogRecord);
 
 /// Nanoseconds since 1970. A time before that is sent as the first nanosecond after it: 0 would mean that
 /// there is none.
-fn nanos(t: Timestamp) -> u64 {
+pub(crate) fn nanos(t: Timestamp) -> u64 {
     u64::try_from(t.as_nanosecond()).unwrap_or(0).max(1)
 }
 

@@ -1,11 +1,11 @@
 //! The dictionary is consistent, and its page says the same.
 //! `CLAWKER_WRITE_DOCS=1 cargo nextest run -p wire` writes the page's table anew.
 
-use std::{collections::HashSet, env, fs, path::Path};
-use wire::fields::ALL;
+#[path = "common/page.rs"]
+mod page;
 
-const BEGIN: &str = "<!-- fields: made from otlp-bridge/wire/src/fields.rs -->\n";
-const END: &str = "<!-- /fields -->\n";
+use std::collections::HashSet;
+use wire::fields::ALL;
 
 fn table() -> String {
     let mut text = "| attribute | type | records | meaning |\n|---|---|---|---|\n".to_owned();
@@ -21,18 +21,11 @@ fn table() -> String {
 
 #[test]
 fn the_page_has_the_dictionary() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/fields.md");
-    let page = fs::read_to_string(&path).unwrap();
-    let (before, rest) = page.split_once(BEGIN).expect("the beginning is marked");
-    let (there, after) = rest.split_once(END).expect("the end is marked");
-    let wanted = table();
-    if env::var_os("CLAWKER_WRITE_DOCS").is_some_and(|v| v == "1") {
-        fs::write(&path, [before, BEGIN, &wanted, END, after].concat()).unwrap();
-        return;
-    }
-    assert_eq!(
-        there, wanted,
-        "docs/fields.md is out of date: CLAWKER_WRITE_DOCS=1 writes it"
+    page::has(
+        "docs/fields.md",
+        "<!-- fields: made from otlp-bridge/wire/src/fields.rs -->\n",
+        "<!-- /fields -->\n",
+        &table(),
     );
 }
 

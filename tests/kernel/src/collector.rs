@@ -33,6 +33,23 @@ pub struct Received {
     pub record: Value,
 }
 
+/// A point of a metric as the collector took it.
+#[derive(Debug)]
+pub struct Point {
+    /// Attributes of its resource.
+    pub resource: Map<String, Value>,
+    /// Name of the metric.
+    pub name: String,
+    /// The metric, with all its points.
+    pub metric: Value,
+    /// Labels of the point.
+    pub labels: Map<String, Value>,
+    /// Its value.
+    pub value: i64,
+    /// Everything else about it.
+    pub point: Value,
+}
+
 /// What scripts/collector.sh built.
 fn binary() -> PathBuf {
     let cache = env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
@@ -58,7 +75,9 @@ impl Collector {
              exporters: {{ file: {{ path: '{}', flush_interval: 10ms }} }}\n\
              service:\n\
              \x20 telemetry: {{ metrics: {{ level: none }}, logs: {{ level: warn }} }}\n\
-             \x20 pipelines: {{ logs: {{ receivers: [otlp, otlp/unix], exporters: [file] }} }}\n",
+             \x20 pipelines:\n\
+             \x20   logs: {{ receivers: [otlp, otlp/unix], exporters: [file] }}\n\
+             \x20   metrics: {{ receivers: [otlp, otlp/unix], exporters: [file] }}\n",
             socket.display(),
             out.display(),
         );
@@ -82,9 +101,8 @@ impl Collector {
         Self { child, out, socket }
     }
 
-    /// Everything that has been written so far.
-    #[must_use]
-    pub fn received(&self) -> Vec<Received> {
+    /// Every request that has been written so far.
+    fn requests(&self) -> Vec<Value> {
         let text = fs::read_to_string(&self.out).unwrap_or_default();
         // The last line may be half there.
         let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
@@ -92,10 +110,30 @@ impl Collector {
             serde_json::from_str::<Value>(line)
                 .expect("the collector writes one JSON object a line")
         });
-        requests.flat_map(|r| records(&r)).collect()
+        requests.collect()
     }
 
-    /// Waits for this many records.
+    /// Every record of a stream that has been written so far.
+    #[must_use]
+    pub fn stream(&self, name: &str) -> Vec<Received> {
+        let all = self.requests();
+        let all = all.iter().flat_map(records);
+        all.filter(|r| r.resource["service.name"] == name).collect()
+    }
+
+    /// Every flow's record that has been written so far.
+    #[must_use]
+    pub fn received(&self) -> Vec<Received> {
+        self.stream("clawker-egress")
+    }
+
+    /// Every point of every metric that has been written so far.
+    #[must_use]
+    pub fn points(&self) -> Vec<Point> {
+        self.requests().iter().flat_map(points).collect()
+    }
+
+    /// Waits for this many flows' records.
     #[track_caller]
     pub fn wait_for(&self, n: usize) -> Vec<Received> {
         eventually(&format!("{n} records at the collector"), || {
@@ -140,6 +178,34 @@ fn records(request: &Value) -> Vec<Received> {
     all
 }
 
+fn points(request: &Value) -> Vec<Point> {
+    let mut all = Vec::new();
+    for from in list(request, "resourceMetrics") {
+        for scope in list(from, "scopeMetrics") {
+            for metric in list(scope, "metrics") {
+                for kind in ["sum", "gauge"] {
+                    let of = |point: &Value| Point {
+                        resource: attributes(&from["resource"]),
+                        name: metric["name"].as_str().expect("a metric has a name").into(),
+                        metric: metric.clone(),
+                        labels: attributes(point),
+                        value: number(&point["asInt"]),
+                        point: point.clone(),
+                    };
+                    all.extend(list(&metric[kind], "dataPoints").iter().map(of));
+                }
+            }
+        }
+    }
+    all
+}
+
+/// A number of OTLP's JSON, which is a text there.
+fn number(text: &Value) -> i64 {
+    let text = text.as_str().expect("numbers are texts in OTLP's JSON");
+    text.parse().expect("a number")
+}
+
 /// Attributes as plain JSON.
 #[track_caller]
 fn attributes(of: &Value) -> Map<String, Value> {
@@ -160,10 +226,7 @@ fn plain(value: &Value) -> Value {
         .unwrap_or_else(|| panic!("a value without a type: {value}"));
     match kind.as_str() {
         "stringValue" | "boolValue" => inner.clone(),
-        "intValue" => {
-            let text = inner.as_str().expect("numbers are texts in OTLP's JSON");
-            text.parse::<i64>().expect("a number").into()
-        }
+        "intValue" => number(inner).into(),
         "arrayValue" => list(inner, "values").iter().map(plain).collect(),
         other => panic!("nothing of ours is {other}: {value}"),
     }

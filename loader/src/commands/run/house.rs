@@ -1,8 +1,9 @@
 //! The house of a run: cgroup, programs, pins and reader, built, lived in and taken down.
 
 use super::{
-    super::{CommandError, warn},
+    super::{CommandError, alarm, warn},
     reload::Reload,
+    telemetry::Telemetry,
     terminal::{self, Event, Watch},
 };
 use crate::{
@@ -24,9 +25,12 @@ use std::{
     path::Path,
     time::{Duration, Instant},
 };
+use wire::{Outlet, log_layer::SECURITY};
 
 /// The one slot of a run.
 const INDEX: u32 = 1;
+/// Name of its one attachment, under `links`.
+const ATTACHMENT: &str = "1";
 
 /// Everything that must be taken down again.
 pub(super) struct House {
@@ -38,6 +42,8 @@ pub(super) struct House {
     _engine: Engine,
     identity: Identity,
     control: Option<control::Server>,
+    /// Once there is somebody to tell.
+    telemetry: Option<Telemetry>,
 }
 
 impl House {
@@ -72,6 +78,7 @@ impl House {
                 _engine: engine,
                 identity,
                 control: None,
+                telemetry: None,
             }),
             Err(e) => {
                 undo(&instance, &cgroup);
@@ -91,7 +98,7 @@ impl House {
     ) -> Result<(Engine, Session, Identity), CommandError> {
         Cgroup::create(cgroup.path())?;
         let mut engine = Engine::load(instance.pins.dir(), sizes)?;
-        engine.attach(&cgroup.open()?, "1")?;
+        engine.attach(&cgroup.open()?, ATTACHMENT)?;
         instance.pins.policy()?.write(compiled)?;
         let slot = root.draw_slot()?;
         let identity = Identity {
@@ -135,20 +142,39 @@ impl House {
         if let Some((dir, gate)) = control {
             self.open_control(dir, gate);
         }
-        if let Some(export) = &mut sink.export {
-            export.start(&self.instance.id);
-        }
+        self.start_export(sink);
         let code = loop {
             let seen = self.session.pump(sink, summary)?;
             self.session.clean(&self.instance.pins)?;
             self.follow_policy(sink);
             self.idle_flush(&mut watch, sink)?;
+            self.tell(sink);
             if let Event::Exited(code) = watch.wait(seen > 0, self.session.rings())? {
                 break code;
             }
         };
         self.outlast(&mut watch, sink, summary, linger)?;
         Ok(code)
+    }
+
+    /// Starts to send records, and to say how that goes.
+    fn start_export(&mut self, sink: &mut Sink) {
+        let Some(export) = &mut sink.export else {
+            return;
+        };
+        self.telemetry = Some(Telemetry::new(
+            &self.instance.id,
+            self.instance.pins.dir().join("links").join(ATTACHMENT),
+            self.identity.cgroup_id,
+            export.log.as_ref().map(Outlet::unsent),
+        ));
+        export.start(&self.instance.id);
+    }
+
+    fn tell(&mut self, sink: &Sink) {
+        if let (Some(telemetry), Some(export)) = (&mut self.telemetry, &sink.export) {
+            telemetry.tick(&self.session, &self.cgroup, export);
+        }
     }
 
     /// Lets people watch. Without it the run goes on as well.
@@ -159,7 +185,7 @@ impl House {
                 self.session.tap = tap;
                 self.control = Some(server);
             }
-            Err(e) => warn(&format!("{e}; this run cannot be watched")),
+            Err(e) => alarm(&format!("{e}; this run cannot be watched")),
         }
     }
 
@@ -199,6 +225,7 @@ impl House {
         loop {
             self.session.pump(sink, summary)?;
             self.follow_policy(sink);
+            self.tell(sink);
             let live = self.session.live(&self.instance.pins)?.live.len();
             let waited = began.elapsed();
             if (live == 0 && !self.cgroup.populated()?) || waited >= linger {
@@ -241,7 +268,7 @@ impl House {
         }
         drop(self.control.take());
         if self.session.malformed > 0 {
-            warn(&format!(
+            alarm(&format!(
                 "{} entries of the rings were no records",
                 self.session.malformed
             ));
@@ -251,6 +278,13 @@ impl House {
             unwritten: sink.unwritten,
             undelivered: 0,
         };
+        if losses.lost > 0 {
+            // People are told when everything is over; nothing more is sent by then.
+            tracing::error!(target: SECURITY, "{} flows are in no record", losses.lost);
+        }
+        if let (Some(telemetry), Some(export)) = (&mut self.telemetry, &sink.export) {
+            telemetry.last(&self.session, losses.lost, export);
+        }
         match free {
             Ok(()) => undo(&self.instance, &self.cgroup),
             Err(e) => warn(&format!(

@@ -1,14 +1,18 @@
 //! `--otlp`: from arguments to a way for records, and what is said at its end.
 
 use super::{CommandError, warn};
-use crate::{cli::OtlpArgs, export::Export, sink::Sink};
+use crate::{cli::OtlpArgs, export::Export, sink::Sink, telemetry::log};
 use std::{fs, path::PathBuf, time::Duration};
 use wire::{Endpoint, Options};
 
 /// How long records may take to arrive when the run is over.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// The way to the receiver, if there is to be one. Nothing is sent yet.
+/// How often metrics are sent.
+pub(super) const METRICS_EVERY: Duration = Duration::from_secs(10);
+
+/// The way to the receiver, if there is to be one, also for what this process has to say from now on.
+/// Nothing is sent yet.
 pub(super) fn export(args: &OtlpArgs) -> Result<Option<Export>, CommandError> {
     let Some(url) = &args.otlp else {
         return Ok(None);
@@ -20,7 +24,9 @@ pub(super) fn export(args: &OtlpArgs) -> Result<Option<Export>, CommandError> {
         identity: args.otlp_cert.clone().zip(args.otlp_key.clone()),
         ..Options::default()
     };
-    Ok(Some(Export::new(Endpoint::new(url, &options)?)))
+    let mut export = Export::new(Endpoint::new(url, &options)?);
+    export.log = log::listen();
+    Ok(Some(export))
 }
 
 fn header(given: &str) -> Result<(String, String), CommandError> {

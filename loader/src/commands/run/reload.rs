@@ -25,6 +25,7 @@ use std::{
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
+use wire::log_layer::SECURITY;
 
 /// How long to wait for somebody to finish writing before it is told.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -200,6 +201,7 @@ impl Reload {
     fn refuse(&self, path: &Path, e: &CommandError, sink: &mut Sink) {
         let report = super::super::error_text(e);
         let file = path.display().to_string();
+        tracing::warn!(target: SECURITY, "policy refused: {}", strip_str(&report));
         self.tell(Outcome::Refused, &file, "", &report, sink);
     }
 
@@ -260,7 +262,7 @@ fn follow(args: &RunArgs, uid: u32) -> Result<Option<Follow>, CommandError> {
         };
     }
     match (exposed(path, uid)?, args.reload) {
-        (Some(part), true) => super::warn(&format!(
+        (Some(part), true) => super::alarm(&format!(
             "--reload: the command can change {} and so lift its own firewall",
             part.display()
         )),

@@ -3,7 +3,7 @@
 use super::{Address, USER_AGENT};
 use crate::{
     batch::Payload,
-    endpoint::Endpoint,
+    endpoint::{Endpoint, Signal},
     outcome::{Outcome, accepted, of_status},
 };
 use ::http::{HeaderMap, uri::PathAndQuery};
@@ -20,12 +20,14 @@ use tonic::{
     transport::{Channel, Endpoint as Transport},
 };
 
-const EXPORT: &str = "/opentelemetry.proto.collector.logs.v1.LogsService/Export";
+const LOGS: &str = "/opentelemetry.proto.collector.logs.v1.LogsService/Export";
+const METRICS: &str = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export";
 
 /// A channel to the receiver.
 #[derive(Clone)]
 pub(super) struct Way {
     channel: Channel,
+    path: PathAndQuery,
     headers: HeaderMap,
     compress: bool,
 }
@@ -41,6 +43,10 @@ impl Way {
         };
         Self {
             channel: transport.connect_with_connector_lazy(endpoint.connector.clone()),
+            path: PathAndQuery::from_static(match endpoint.signal {
+                Signal::Logs => LOGS,
+                Signal::Metrics => METRICS,
+            }),
             headers: endpoint.headers.clone(),
             // Within one machine, bytes are cheaper than the work to make them fewer.
             compress: matches!(endpoint.connector.address, Address::Tcp { .. }),
@@ -58,15 +64,15 @@ impl Way {
         }
         let mut request = Request::new(payload.bytes);
         *request.metadata_mut() = MetadataMap::from_headers(self.headers);
-        let path = PathAndQuery::from_static(EXPORT);
-        match grpc.unary(request, path, Encoded).await {
+        match grpc.unary(request, self.path, Encoded).await {
             Ok(response) => accepted(response.into_inner(), payload.records),
             Err(status) => of_status(&status),
         }
     }
 }
 
-/// Sends what is encoded already.
+/// Sends what is encoded already. The answer to metrics has the same fields under the same numbers as that
+/// to logs.
 struct Encoded;
 
 impl Codec for Encoded {

@@ -18,10 +18,10 @@ use tokio::{
 use wire::{Failure, Options, Outcome};
 
 /// A request as it came: head and body.
-type Seen = Arc<Mutex<Vec<(String, Vec<u8>)>>>;
+pub(crate) type Seen = Arc<Mutex<Vec<(String, Vec<u8>)>>>;
 
 /// Answers each request with the next of these bytes; nothing is left, nothing is said.
-async fn receiver(answers: Vec<Vec<u8>>) -> (String, Seen) {
+pub(crate) async fn receiver(answers: Vec<Vec<u8>>) -> (String, Seen) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/v1/logs", listener.local_addr().unwrap());
     let seen = Seen::default();
@@ -67,7 +67,7 @@ async fn request(stream: &mut BufReader<TcpStream>) -> Option<(String, Vec<u8>)>
     Some((head, body))
 }
 
-fn answer(status: &str, headers: &str, body: &[u8]) -> Vec<u8> {
+pub(crate) fn answer(status: &str, headers: &str, body: &[u8]) -> Vec<u8> {
     let head = format!(
         "HTTP/1.1 {status}\r\ncontent-length: {}\r\n{headers}\r\n",
         body.len()

@@ -3,6 +3,8 @@
 
 mod grpc;
 mod http;
+mod log;
+mod metrics;
 mod receiver;
 mod tls;
 

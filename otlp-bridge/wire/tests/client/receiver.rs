@@ -1,8 +1,14 @@
 //! A receiver that answers as it is told to, over gRPC, and one that speaks raw bytes, for HTTP.
 
-use opentelemetry_proto::tonic::collector::logs::v1::{
-    ExportLogsServiceRequest, ExportLogsServiceResponse,
-    logs_service_server::{LogsService, LogsServiceServer},
+use opentelemetry_proto::tonic::collector::{
+    logs::v1::{
+        ExportLogsServiceRequest, ExportLogsServiceResponse,
+        logs_service_server::{LogsService, LogsServiceServer},
+    },
+    metrics::v1::{
+        ExportMetricsPartialSuccess, ExportMetricsServiceRequest, ExportMetricsServiceResponse,
+        metrics_service_server::{MetricsService, MetricsServiceServer},
+    },
 };
 use std::{
     collections::VecDeque,
@@ -31,6 +37,7 @@ pub(crate) enum Answer {
 #[derive(Default)]
 pub(crate) struct Seen {
     pub(crate) requests: Vec<ExportLogsServiceRequest>,
+    pub(crate) metrics: Vec<ExportMetricsServiceRequest>,
     pub(crate) headers: Vec<MetadataMap>,
 }
 
@@ -61,6 +68,23 @@ impl LogsService for Receiver {
     }
 }
 
+#[async_trait]
+impl MetricsService for Receiver {
+    async fn export(
+        &self,
+        request: Request<ExportMetricsServiceRequest>,
+    ) -> Result<Response<ExportMetricsServiceResponse>, Status> {
+        self.seen.lock().unwrap().metrics.push(request.into_inner());
+        let partial = ExportMetricsPartialSuccess {
+            rejected_data_points: 1,
+            error_message: "one is odd".to_owned(),
+        };
+        Ok(Response::new(ExportMetricsServiceResponse {
+            partial_success: Some(partial),
+        }))
+    }
+}
+
 impl Receiver {
     pub(crate) fn new(answers: impl IntoIterator<Item = Answer>) -> Self {
         Self {
@@ -86,8 +110,10 @@ impl Receiver {
 
     /// Serves whoever connects to a listener.
     pub(crate) fn serve(&self, listener: TcpListener) {
+        let metrics = MetricsServiceServer::new(self.clone());
         let serving = Server::builder()
             .add_service(self.service())
+            .add_service(metrics.accept_compressed(CompressionEncoding::Gzip))
             .serve_with_incoming(TcpListenerStream::new(listener));
         tokio::spawn(serving);
     }

@@ -33,6 +33,7 @@ mod learn_file;
 mod lifecycle;
 mod modes;
 mod otlp;
+mod own_telemetry;
 mod policy_exchange;
 mod policy_live;
 mod policy_tools;

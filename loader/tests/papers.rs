@@ -1,0 +1,26 @@
+//! Papers that name tests name tests that exist.
+
+use std::{fs, path::Path};
+
+/// `file::function` in backquotes, as docs/threat-model.md names tests of the kernel tier.
+fn named(page: &str) -> impl Iterator<Item = (&str, &str)> {
+    let code = page.split('`').skip(1).step_by(2);
+    code.filter_map(|c| c.split_once("::"))
+        .filter(|(file, _)| file.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'))
+}
+
+#[test]
+fn every_test_that_the_threat_model_names_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let page = fs::read_to_string(root.join("docs/threat-model.md")).unwrap();
+    let mut count = 0;
+    for (file, function) in named(&page) {
+        let path = root.join(format!("tests/kernel/tests/kernel/{file}.rs"));
+        let text = fs::read_to_string(&path)
+            .unwrap_or_else(|e| panic!("{file}::{function}: {}: {e}", path.display()));
+        let test = format!("#[test]\nfn {function}() {{");
+        assert!(text.contains(&test), "{file} has no test {function}");
+        count += 1;
+    }
+    assert!(count > 40, "only {count} tests are named");
+}
