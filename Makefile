@@ -50,13 +50,15 @@ build: ## build target/release/ebpf-manager, kernel object included
 toolchain: ## install what building and testing need, and print the versions
 	scripts/toolchain.sh --test
 	scripts/collector.sh
+	scripts/engine.sh
 
 ##@ Test
 .PHONY: test
-test: toolchain ## every tier of tests (the kernel tier needs root)
+test: toolchain ## every tier of tests (the kernel and docker tiers need root)
 	$(MAKE) --no-print-directory test-unit
 	$(MAKE) --no-print-directory test-fuzz
 	$(MAKE) --no-print-directory test-kernel
+	$(MAKE) --no-print-directory test-docker
 
 .PHONY: test-unit
 test-unit: ## pure code, golden files, examples in the documentation; needs nothing
@@ -71,6 +73,14 @@ test-kernel: ## real programs on real cgroups; needs root, BTF, cgroup v2 and bp
 	@scripts/collector.sh --quiet
 	cargo build --locked -p ebpf-manager --bins --examples
 	$(as_root) cargo nextest run --locked -p kernel-tests
+
+.PHONY: test-docker
+test-docker: ## real containers beside an engine of the tests' own; needs what test-kernel needs
+	@scripts/kernel-ready.sh
+	@scripts/toolchain.sh --test --quiet
+	@scripts/engine.sh --quiet
+	cargo build --locked -p ebpf-manager --bins
+	$(as_root) cargo nextest run --locked -p docker-tests
 
 .PHONY: test-fuzz
 test-fuzz: ## hostile bytes to every parser, FUZZ_SECONDS=30 for each; needs nothing

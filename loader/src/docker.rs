@@ -1,4 +1,20 @@
 //! What the container engine says, as plain facts.
+//!
+//! [`Watcher`] is the way in: a thread that follows one engine over its unix socket and tells [`News`].
+//! What to tell is decided by data alone (`book`), and what the engine describes is read without effects
+//! (`convert`, `place`); `line` speaks to the engine, `look` to `/proc`, and `births` watches the cgroups.
+
+pub mod births;
+mod book;
+mod convert;
+mod line;
+mod look;
+mod place;
+mod sockets;
+mod watcher;
+
+pub use place::candidates;
+pub use watcher::{Engine, WatchError, Watcher};
 
 use std::{net::IpAddr, path::PathBuf};
 
@@ -46,11 +62,35 @@ pub struct Container {
     pub started: i64,
 }
 
-/// What has become of containers, in the order in which it happened.
+/// A container whose cgroup exists while the engine is still starting it: nothing of it runs yet. Its
+/// process, addresses and weaknesses come with [`News::Is`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Newborn {
+    /// The engine's full id.
+    pub id: String,
+    /// Name, without the slash.
+    pub name: String,
+    /// Whether `dev.clawker.agent` is there.
+    pub is_agent: bool,
+    /// `dev.clawker.agent`, if it can be an attribute.
+    pub agent: Option<String>,
+    /// `dev.clawker.project`, if it can be an attribute.
+    pub project: Option<String>,
+    /// Its cgroup's directory, absolute.
+    pub cgroup: PathBuf,
+    /// The kernel's id of that directory.
+    pub cgroup_id: u64,
+}
+
+/// What has become of containers. Of each container it comes in the order in which it happened: perhaps
+/// `Born`, then `Is` as often as something changes, then `Ended`, and so on for its next life.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum News {
-    /// Everything that runs now; the first word after every (re)connection. What is not in it is gone.
+    /// Everything that runs now; the first word after every (re)connection, and said again from time to
+    /// time. What is not in it is gone, unless `Born` says behind it that it is being started.
     All(Vec<Container>),
+    /// One is being started. If that fails, `Ended` follows.
+    Born(Box<Newborn>),
     /// One has started, or something about it has changed: its name, its networks.
     Is(Box<Container>),
     /// One has ended.
@@ -60,6 +100,15 @@ pub enum News {
         /// When, nanoseconds of wall time, as the engine says.
         at: i64,
     },
-    /// The engine does not answer; what is known stays as it is until `All`.
+    /// One runs, and cannot be enrolled: the engine does not describe it, or it has no cgroup of its own.
+    Unclear {
+        /// Its id.
+        id: String,
+        /// Its name, if that is known.
+        name: Option<String>,
+        /// What is wrong, and what to do.
+        why: String,
+    },
+    /// The engine does not answer; what is known stays as it is until `All`. Once an outage.
     Away(String),
 }

@@ -1,1 +1,7 @@
 //! Real containers under the firewall.
+
+mod births;
+mod harness;
+mod news;
+mod outage;
+mod storm;

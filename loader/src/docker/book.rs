@@ -1,0 +1,282 @@
+//! What has been told of whom, and so what is still to be told. Pure: events and looks go in, steps come
+//! out.
+//!
+//! An event says that something happened, a look (by another way, and later) how things are. A look may
+//! see a life of which the events have not yet told the end of the one before; what makes them agree is
+//! the time at which a life began, as the engine says.
+
+use super::{
+    Container, Newborn, News,
+    births::Birth,
+    look::{Running, Seen},
+};
+use lease::Labels;
+use std::collections::{HashMap, HashSet};
+
+/// What is to be done.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Tell this.
+    Tell(News),
+    /// Look at this container, and bring what was seen.
+    Look(String),
+    /// Watch where containers with this `--cgroup-parent` are born.
+    Watch(String),
+}
+
+/// A look that is under way.
+#[derive(Debug, Default)]
+struct Looking {
+    /// Something happened since it began: look again.
+    again: bool,
+    /// A life ended since it began: what it sees of a life from before that is over.
+    ended: Option<i64>,
+    /// An end was heard that seems to be from before the life that is known. It is believed if nothing
+    /// runs.
+    doubtful: bool,
+    /// The cgroup of one that was only born has gone: either it could not be started, or it ran for so
+    /// short a time that nobody saw it, and the event of its end is on its way.
+    unborn: bool,
+}
+
+/// Who somebody is before he runs.
+#[derive(Debug)]
+struct Known {
+    name: String,
+    labels: Labels,
+}
+
+/// The book.
+#[derive(Debug, Default)]
+pub(super) struct Book {
+    /// Told to run.
+    running: HashMap<String, Running>,
+    /// Told to be born, not to run.
+    born: HashMap<String, Newborn>,
+    /// Born before the end of the life before was told.
+    next: HashMap<String, Birth>,
+    looking: HashMap<String, Looking>,
+    known: HashMap<String, Known>,
+    /// Told to be unclear in this life.
+    unclear: HashSet<String>,
+}
+
+impl Book {
+    /// Begins anew, after everything has been looked at. `seen` is the whole, ids without an answer
+    /// included; of those, what was known before stays.
+    pub(super) fn begin(&mut self, seen: Vec<(String, Seen)>) -> Vec<Step> {
+        let mut before = std::mem::take(self);
+        let mut steps = Vec::new();
+        for (id, seen) in seen {
+            match seen {
+                Seen::Running(running) => {
+                    self.running.insert(id, *running);
+                }
+                Seen::Still(still) => {
+                    steps.extend(self.watch(&still.labels, &still.parent));
+                    let (name, labels) = (still.name, still.labels);
+                    self.known.insert(id, Known { name, labels });
+                }
+                Seen::Over | Seen::Gone => {}
+                Seen::Unclear { name, why } => match before.running.remove(&id) {
+                    Some(running) => {
+                        self.running.insert(id, running);
+                    }
+                    None => steps.extend(self.unclear(id, name, why)),
+                },
+            }
+        }
+        let mut all: Vec<Container> = self.running.values().map(|r| r.container.clone()).collect();
+        all.sort_by(|a, b| (a.started, &a.id).cmp(&(b.started, &b.id)));
+        steps.insert(0, Step::Tell(News::All(all)));
+        steps
+    }
+
+    /// A container has been made, or renamed: it may not run yet.
+    pub(super) fn meet(&mut self, id: &str, name: String, labels: Labels) -> Vec<Step> {
+        self.known.insert(id.to_owned(), Known { name, labels });
+        self.want(id)
+    }
+
+    /// It was removed.
+    pub(super) fn forget(&mut self, id: &str) {
+        self.known.remove(id);
+    }
+
+    /// One of its networks came or went, which matters if it runs.
+    pub(super) fn changed(&mut self, id: &str) -> Vec<Step> {
+        if self.running.contains_key(id) || self.looking.contains_key(id) {
+            self.want(id)
+        } else {
+            Vec::new()
+        }
+    }
+
+    /// It was started, or something about it has changed.
+    pub(super) fn want(&mut self, id: &str) -> Vec<Step> {
+        if let Some(looking) = self.looking.get_mut(id) {
+            looking.again = true;
+            return Vec::new();
+        }
+        self.looking.insert(id.to_owned(), Looking::default());
+        vec![Step::Look(id.to_owned())]
+    }
+
+    /// It ended at `at`.
+    pub(super) fn died(&mut self, id: &str, at: i64) -> Vec<Step> {
+        if self
+            .running
+            .get(id)
+            .is_some_and(|r| at < r.container.started)
+        {
+            // The end of a life before, or the clock was set back in between.
+            let steps = self.want(id);
+            if let Some(looking) = self.looking.get_mut(id) {
+                looking.doubtful = true;
+            }
+            return steps;
+        }
+        if let Some(looking) = self.looking.get_mut(id) {
+            looking.ended = Some(at);
+        }
+        self.end(id, at)
+    }
+
+    fn end(&mut self, id: &str, at: i64) -> Vec<Step> {
+        self.unclear.remove(id);
+        let told = self.running.remove(id).is_some() | self.born.remove(id).is_some();
+        let mut steps = Vec::new();
+        if told {
+            let id = id.to_owned();
+            steps.push(Step::Tell(News::Ended { id, at }));
+        }
+        if let Some(birth) = self.next.remove(id) {
+            steps.extend(self.appeared(birth));
+        }
+        steps
+    }
+
+    /// What a look has seen. `now`: nanoseconds of wall time.
+    pub(super) fn looked(&mut self, id: &str, seen: Seen, now: i64) -> Vec<Step> {
+        let Some(looking) = self.looking.remove(id) else {
+            return Vec::new();
+        };
+        let mut steps = match seen {
+            Seen::Running(running) => self.runs(id, *running, looking.ended),
+            Seen::Still(_) | Seen::Gone if looking.doubtful => self.end_of_doubt(id, &seen, now),
+            Seen::Gone if looking.unborn => self.end_unborn(id, now),
+            Seen::Still(still) if looking.unborn && still.failed => self.end_unborn(id, now),
+            Seen::Still(still) => self.watch(&still.labels, &still.parent),
+            Seen::Over | Seen::Gone => Vec::new(),
+            Seen::Unclear { .. } if self.running.contains_key(id) => Vec::new(),
+            Seen::Unclear { name, why } => self.unclear(id.to_owned(), name, why),
+        };
+        if looking.again {
+            steps.extend(self.want(id));
+            if let Some(next) = self.looking.get_mut(id) {
+                next.doubtful = looking.doubtful;
+                next.unborn = looking.unborn;
+            }
+        }
+        steps
+    }
+
+    /// The end of a life that was doubted, at the time that the engine has for it.
+    fn end_of_doubt(&mut self, id: &str, seen: &Seen, now: i64) -> Vec<Step> {
+        let at = match seen {
+            Seen::Still(still) => still.finished.unwrap_or(now),
+            _ => now,
+        };
+        let started = self.running.get(id).map(|r| r.container.started);
+        self.end(id, started.map_or(at, |started| at.max(started)))
+    }
+
+    fn end_unborn(&mut self, id: &str, now: i64) -> Vec<Step> {
+        if self.born.contains_key(id) {
+            self.end(id, now)
+        } else {
+            Vec::new()
+        }
+    }
+
+    fn runs(&mut self, id: &str, now: Running, ended: Option<i64>) -> Vec<Step> {
+        if ended.is_some_and(|ended| now.container.started <= ended) {
+            return Vec::new();
+        }
+        // Of another life than the one told: the events of its end and of this start are coming.
+        let born = self.born.get(id);
+        if born.is_some_and(|born| born.cgroup_id != now.cgroup_id) {
+            return Vec::new();
+        }
+        let told = self.running.get(id);
+        if told.is_some_and(|t| t.container.started != now.container.started || *t == now) {
+            return Vec::new();
+        }
+        self.born.remove(id);
+        self.next.remove(id);
+        self.unclear.remove(id);
+        let told = News::Is(Box::new(now.container.clone()));
+        self.running.insert(id.to_owned(), now);
+        vec![Step::Tell(told)]
+    }
+
+    fn unclear(&mut self, id: String, name: Option<String>, why: String) -> Vec<Step> {
+        let first = self.unclear.insert(id.clone());
+        let tell = first.then_some(Step::Tell(News::Unclear { id, name, why }));
+        tell.into_iter().collect()
+    }
+
+    fn watch(&self, labels: &Labels, parent: &str) -> Vec<Step> {
+        let is_new = labels.is_agent && !parent.is_empty();
+        is_new
+            .then(|| Step::Watch(parent.to_owned()))
+            .into_iter()
+            .collect()
+    }
+
+    /// A container's cgroup has appeared.
+    pub(super) fn appeared(&mut self, birth: Birth) -> Vec<Step> {
+        let running = self.running.get(&birth.id).map(|r| r.cgroup_id);
+        let told = running.or(self.born.get(&birth.id).map(|b| b.cgroup_id));
+        if told == Some(birth.cgroup_id) {
+            return Vec::new();
+        }
+        if told.is_some() {
+            self.next.insert(birth.id.clone(), birth);
+            return Vec::new();
+        }
+        let Some(known) = self.known.get(&birth.id) else {
+            return Vec::new();
+        };
+        let newborn = Newborn {
+            name: known.name.clone(),
+            is_agent: known.labels.is_agent,
+            agent: known.labels.agent.clone(),
+            project: known.labels.project.clone(),
+            cgroup: birth.path,
+            cgroup_id: birth.cgroup_id,
+            id: birth.id,
+        };
+        self.born.insert(newborn.id.clone(), newborn.clone());
+        vec![Step::Tell(News::Born(Box::new(newborn)))]
+    }
+
+    /// A container's cgroup has gone. Of one that ran the engine tells.
+    pub(super) fn vanished(&mut self, birth: &Birth) -> Vec<Step> {
+        let same = |id: u64| id == birth.cgroup_id;
+        if self.next.get(&birth.id).is_some_and(|b| same(b.cgroup_id)) {
+            self.next.remove(&birth.id);
+        }
+        if !self.born.get(&birth.id).is_some_and(|b| same(b.cgroup_id)) {
+            return Vec::new();
+        }
+        let steps = self.want(&birth.id);
+        if let Some(looking) = self.looking.get_mut(&birth.id) {
+            looking.unborn = true;
+        }
+        steps
+    }
+}
+
+#[cfg(test)]
+mod tests;

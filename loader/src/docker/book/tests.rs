@@ -1,0 +1,344 @@
+//! Orders of events and looks that happen, and all the others (proptest).
+
+use super::*;
+use crate::docker::look::Still;
+use proptest::prelude::*;
+
+const A: &str = "a";
+
+fn container(id: &str, started: i64) -> Container {
+    Container {
+        id: id.to_owned(),
+        name: "n".to_owned(),
+        is_agent: true,
+        agent: Some("x".to_owned()),
+        project: None,
+        pid: 7,
+        cgroup: "/cg".into(),
+        netns: Some(1),
+        addresses: vec![],
+        weaknesses: vec![],
+        started,
+    }
+}
+
+/// A running container whose cgroup has the time of its start for an id.
+fn running(started: i64) -> Seen {
+    let cgroup_id = started.unsigned_abs();
+    Seen::Running(Box::new(Running {
+        container: container(A, started),
+        cgroup_id,
+    }))
+}
+
+fn still(finished: Option<i64>) -> Seen {
+    Seen::Still(Box::new(Still {
+        name: "n".to_owned(),
+        labels: agent(),
+        parent: String::new(),
+        finished,
+        failed: false,
+    }))
+}
+
+fn agent() -> Labels {
+    Labels {
+        is_agent: true,
+        agent: Some("x".to_owned()),
+        ..Labels::default()
+    }
+}
+
+fn birth(cgroup_id: u64) -> Birth {
+    Birth {
+        id: A.to_owned(),
+        path: "/cg".into(),
+        cgroup_id,
+    }
+}
+
+/// What was told, short: `[STARTS]` all, `*` born, `+START`, `-END`, `?` unclear.
+fn told(steps: Vec<Step>) -> String {
+    let tell = |step| match step {
+        Step::Tell(news) => Some(word(&news)),
+        Step::Look(_) | Step::Watch(_) => None,
+    };
+    steps
+        .into_iter()
+        .filter_map(tell)
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+fn word(news: &News) -> String {
+    match news {
+        News::All(all) => format!("{:?}", all.iter().map(|c| c.started).collect::<Vec<_>>()),
+        News::Born(born) => format!("*{}", born.cgroup_id),
+        News::Is(c) => format!("+{}", c.started),
+        News::Ended { at, .. } => format!("-{at}"),
+        News::Unclear { .. } => "?".to_owned(),
+        News::Away(_) => "away".to_owned(),
+    }
+}
+
+#[test]
+fn a_life_is_told_once_from_birth_to_end() {
+    let mut book = Book::default();
+    assert_eq!(told(book.meet(A, "n".to_owned(), agent())), "");
+    assert_eq!(told(book.looked(A, still(None), 99)), "");
+    assert_eq!(told(book.appeared(birth(10))), "*10");
+    assert_eq!(book.want(A), [Step::Look(A.to_owned())]);
+    assert_eq!(told(book.looked(A, running(10), 99)), "+10");
+    assert_eq!(told(book.appeared(birth(10))), "");
+    assert_eq!(told(book.died(A, 20)), "-20");
+    assert_eq!(told(book.died(A, 20)), "");
+    assert!(book.vanished(&birth(10)).is_empty());
+}
+
+#[test]
+fn a_start_that_fails_ends_when_the_engine_says_so() {
+    let mut book = Book::default();
+    book.meet(A, "n".to_owned(), agent());
+    book.looked(A, still(None), 1);
+    assert_eq!(told(book.appeared(birth(10))), "*10");
+    assert!(book.vanished(&birth(9)).is_empty(), "another one's");
+    assert_eq!(book.vanished(&birth(10)), [Step::Look(A.to_owned())]);
+    let Seen::Still(mut failed) = still(None) else {
+        unreachable!("that is what it makes");
+    };
+    failed.failed = true;
+    assert_eq!(told(book.looked(A, Seen::Still(failed), 12)), "-12");
+}
+
+#[test]
+fn a_life_too_short_to_be_seen_ends_with_its_event() {
+    let mut book = Book::default();
+    book.meet(A, "n".to_owned(), agent());
+    book.looked(A, still(None), 1);
+    assert_eq!(told(book.appeared(birth(10))), "*10");
+    book.vanished(&birth(10));
+    assert_eq!(told(book.looked(A, Seen::Over, 25)), "", "it ran");
+    book.want(A);
+    assert_eq!(told(book.looked(A, still(Some(20)), 30)), "", "it ran");
+    assert_eq!(told(book.appeared(birth(40))), "", "and runs again");
+    book.want(A);
+    assert_eq!(told(book.looked(A, running(40), 41)), "");
+    assert_eq!(told(book.died(A, 20)), "-20 *40");
+    book.want(A);
+    assert_eq!(told(book.looked(A, running(40), 42)), "+40");
+}
+
+#[test]
+fn the_next_life_is_born_when_the_end_of_this_one_is_told() {
+    let mut book = Book::default();
+    book.meet(A, "n".to_owned(), agent());
+    book.looked(A, running(10), 11);
+    let next = book.appeared(birth(30));
+    assert!(next.is_empty(), "the event of the end is on its way");
+    assert_eq!(told(book.died(A, 20)), "-20 *30");
+}
+
+#[test]
+fn changes_are_told_and_repetitions_are_not() {
+    let mut book = Book::default();
+    book.want(A);
+    assert_eq!(told(book.looked(A, running(10), 99)), "+10");
+    book.changed(A);
+    assert_eq!(told(book.looked(A, running(10), 99)), "");
+    book.changed(A);
+    let mut other = container(A, 10);
+    other.name = "new".to_owned();
+    let seen = Seen::Running(Box::new(Running {
+        container: other,
+        cgroup_id: 10,
+    }));
+    assert_eq!(told(book.looked(A, seen, 99)), "+10");
+    assert!(book.changed("stranger").is_empty());
+}
+
+#[test]
+fn a_look_that_began_before_the_end_does_not_wake_the_dead() {
+    let mut book = Book::default();
+    book.want(A);
+    assert_eq!(told(book.died(A, 20)), "", "too short a life to be told");
+    assert_eq!(told(book.looked(A, running(10), 99)), "");
+    // Nor does it hide the next life.
+    book.want(A);
+    book.died(A, 40);
+    assert_eq!(told(book.looked(A, running(50), 99)), "+50");
+}
+
+#[test]
+fn a_look_into_the_next_life_waits_for_the_end_of_this_one() {
+    let mut book = Book::default();
+    book.want(A);
+    book.looked(A, running(10), 99);
+    book.changed(A);
+    assert_eq!(told(book.looked(A, running(30), 99)), "");
+    assert_eq!(told(book.died(A, 20)), "-20");
+    book.want(A);
+    assert_eq!(told(book.looked(A, running(30), 99)), "+30");
+}
+
+#[test]
+fn an_end_before_the_start_is_believed_when_nothing_runs() {
+    let mut book = Book::default();
+    book.want(A);
+    book.looked(A, running(30), 99);
+    assert_eq!(told(book.died(A, 20)), "");
+    assert_eq!(
+        told(book.looked(A, running(30), 99)),
+        "",
+        "it was of the life before"
+    );
+    assert_eq!(told(book.died(A, 25)), "");
+    assert_eq!(
+        told(book.looked(A, still(Some(25)), 99)),
+        "-30",
+        "the clock was set back"
+    );
+}
+
+#[test]
+fn what_cannot_be_seen_is_said_once_and_does_not_undo_what_is_known() {
+    let unclear = || Seen::Unclear {
+        name: None,
+        why: "why".to_owned(),
+    };
+    let mut book = Book::default();
+    book.want(A);
+    assert_eq!(told(book.looked(A, unclear(), 99)), "?");
+    book.want(A);
+    assert_eq!(told(book.looked(A, unclear(), 99)), "");
+    book.want(A);
+    assert_eq!(told(book.looked(A, running(10), 99)), "+10");
+    book.changed(A);
+    assert_eq!(told(book.looked(A, unclear(), 99)), "");
+    assert_eq!(told(book.begin(vec![(A.to_owned(), unclear())])), "[10]");
+    assert_eq!(told(book.begin(vec![])), "[]");
+    assert_eq!(told(book.begin(vec![(A.to_owned(), unclear())])), "[] ?");
+}
+
+#[test]
+fn only_agents_with_a_parent_of_their_own_have_it_watched() {
+    let mut book = Book::default();
+    let mut look = |labels: Labels, parent: &str| {
+        book.want(A);
+        let (name, parent) = (String::new(), parent.to_owned());
+        book.looked(
+            A,
+            Seen::Still(Box::new(Still {
+                name,
+                labels,
+                parent,
+                finished: None,
+                failed: false,
+            })),
+            99,
+        )
+    };
+    assert_eq!(
+        look(agent(), "x.slice"),
+        [Step::Watch("x.slice".to_owned())]
+    );
+    assert_eq!(look(agent(), ""), []);
+    assert_eq!(look(Labels::default(), "x.slice"), []);
+}
+
+/// One engine with one container, whose events wait in a queue and whose looks take their time.
+#[derive(Default)]
+struct World {
+    now: i64,
+    started: Option<i64>,
+    finished: Option<i64>,
+    /// Events that were not heard yet: a start, or an end.
+    events: std::collections::VecDeque<Option<i64>>,
+    asked: bool,
+    /// Answer that is on its way.
+    answer: Option<Seen>,
+    book: Book,
+    told: Vec<News>,
+}
+
+impl World {
+    fn take(&mut self, steps: Vec<Step>) {
+        for step in steps {
+            match step {
+                Step::Tell(news) => self.told.push(news),
+                Step::Look(_) => self.asked = true,
+                Step::Watch(_) => {}
+            }
+        }
+    }
+
+    fn act(&mut self, action: u8) {
+        self.now += 1;
+        match action {
+            0 if self.started.is_none() => {
+                self.started = Some(self.now);
+                self.events.push_back(None);
+            }
+            1 if self.started.is_some() => {
+                self.started = None;
+                self.finished = Some(self.now);
+                self.events.push_back(Some(self.now));
+            }
+            2 => {
+                if let Some(event) = self.events.pop_front() {
+                    let steps = match event {
+                        None => self.book.want(A),
+                        Some(at) => self.book.died(A, at),
+                    };
+                    self.take(steps);
+                }
+            }
+            3 if self.asked && self.answer.is_none() => {
+                self.answer = Some(self.started.map_or(still(self.finished), running));
+            }
+            4 => {
+                if let Some(seen) = self.answer.take() {
+                    self.asked = false;
+                    let steps = self.book.looked(A, seen, self.now);
+                    self.take(steps);
+                }
+            }
+            5 => {
+                let steps = self.book.changed(A);
+                self.take(steps);
+            }
+            _ => {}
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn lives_are_told_once_in_order_and_the_last_word_is_true(actions in prop::collection::vec(0u8..6, 0..80)) {
+        let mut world = World::default();
+        for action in actions {
+            world.act(action);
+        }
+        for _ in 0..100 {
+            for action in [2, 3, 4] {
+                world.act(action);
+            }
+        }
+        let mut alive: Option<i64> = None;
+        let mut last = 0;
+        for news in &world.told {
+            match news {
+                News::Is(c) => {
+                    prop_assert!(alive.is_none() && c.started > last, "{:?}", world.told);
+                    alive = Some(c.started);
+                    last = c.started;
+                }
+                News::Ended { at, .. } => {
+                    prop_assert!(alive.take().is_some_and(|s| s < *at), "{:?}", world.told);
+                    last = *at;
+                }
+                other => prop_assert!(false, "{other:?}"),
+            }
+        }
+        prop_assert_eq!(alive, world.started);
+    }
+}

@@ -1,0 +1,130 @@
+//! One connection to the engine: its events, and looks at its containers.
+
+use super::{
+    look::{Looker, Seen, Still},
+    watcher::Engine,
+};
+use bollard::{
+    API_DEFAULT_VERSION, Docker,
+    errors::Error as EngineError,
+    models::{ContainerSummary, ContainerSummaryStateEnum as State, EventMessage},
+    query_parameters::{EventsOptionsBuilder, ListContainersOptionsBuilder},
+};
+use futures_util::{StreamExt as _, stream};
+use jiff::Timestamp;
+use lease::{Labels, container_name};
+use std::collections::HashMap;
+use tokio::{sync::mpsc as queue, task::JoinSet};
+
+/// How long the engine may take to begin an answer, seconds.
+const ANSWER: u64 = 60;
+/// Looks at a time while everything is looked at.
+const LOOKS: usize = 8;
+/// What we want to hear of. Commands that are run in a container are many and change nothing.
+const EVENTS: [&str; 7] = [
+    "create",
+    "start",
+    "die",
+    "rename",
+    "destroy",
+    "connect",
+    "disconnect",
+];
+
+/// One connection to the engine.
+pub(super) struct Line {
+    looker: Looker,
+    pub(super) events: queue::UnboundedReceiver<Result<EventMessage, EngineError>>,
+    pub(super) looks: JoinSet<(String, Seen)>,
+    /// Ends with the line.
+    _reader: JoinSet<()>,
+}
+
+impl Line {
+    /// Subscribes. Events are taken from now on, whenever the engine gets to sending them.
+    pub(super) fn open(engine: &Engine) -> Result<Self, EngineError> {
+        let now = Timestamp::now();
+        let since = format!("{}.{:09}", now.as_second(), now.subsec_nanosecond());
+        let socket = engine.socket.to_string_lossy();
+        let docker = Docker::connect_with_unix(&socket, ANSWER, API_DEFAULT_VERSION)?;
+        let filters = HashMap::from([
+            ("type", vec!["container", "network"]),
+            ("event", EVENTS.to_vec()),
+        ]);
+        let options = EventsOptionsBuilder::new()
+            .since(&since)
+            .filters(&filters)
+            .build();
+        let (tell, events) = queue::unbounded_channel();
+        let mut reader = JoinSet::new();
+        let source = docker.clone();
+        // Read at once, whatever else is being done: the engine drops what is not.
+        reader.spawn(async move {
+            let mut events = std::pin::pin!(source.events(Some(options)));
+            while let Some(event) = events.next().await {
+                if tell.send(event).is_err() {
+                    break;
+                }
+            }
+        });
+        let looker = Looker {
+            docker,
+            socket: engine.socket.clone(),
+            root: engine.cgroup_root.clone(),
+        };
+        Ok(Self {
+            looker,
+            events,
+            looks: JoinSet::new(),
+            _reader: reader,
+        })
+    }
+
+    /// Begins to look at one container; what is seen comes out of `looks`.
+    pub(super) fn look(&mut self, id: String) {
+        let looker = self.looker.clone();
+        self.looks.spawn(async move {
+            let seen = looker.look(&id).await;
+            (id, seen)
+        });
+    }
+
+    /// Everything the engine has, running or not.
+    pub(super) async fn look_at_all(&self) -> Result<Vec<(String, Seen)>, EngineError> {
+        let options = ListContainersOptionsBuilder::new().all(true).build();
+        let list = self.looker.docker.list_containers(Some(options)).await?;
+        let looks = list.into_iter().filter_map(|one| {
+            let id = one.id.clone()?;
+            Some(async move {
+                let seen = self.look_at_one(&id, one).await;
+                (id, seen)
+            })
+        });
+        Ok(stream::iter(looks).buffer_unordered(LOOKS).collect().await)
+    }
+
+    async fn look_at_one(&self, id: &str, one: ContainerSummary) -> Seen {
+        let labels = Labels::read(&one.labels.unwrap_or_default());
+        let quiet = matches!(
+            one.state,
+            Some(State::CREATED | State::EXITED | State::DEAD)
+        );
+        if !quiet || labels.is_agent {
+            return self.looker.look(id).await;
+        }
+        let name = one
+            .names
+            .unwrap_or_default()
+            .into_iter()
+            .next()
+            .unwrap_or_default();
+        let name = container_name(&name).to_owned();
+        Seen::Still(Box::new(Still {
+            name,
+            labels,
+            parent: String::new(),
+            finished: None,
+            failed: false,
+        }))
+    }
+}
