@@ -1,11 +1,13 @@
 //! Records put together into one request, within bounds.
 
 use crate::{record::LogRecord, stream::Source};
-use opentelemetry_proto::tonic::{
-    collector::logs::v1::ExportLogsServiceRequest,
-    logs::v1::{ResourceLogs, ScopeLogs},
+use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+use prost::{
+    Message as _,
+    bytes::{BufMut as _, Bytes, BytesMut},
+    encoding::{WireType, encode_key, encode_varint},
+    length_delimiter_len,
 };
-use prost::{Message as _, bytes::Bytes, length_delimiter_len};
 
 /// How large a request may become.
 #[derive(Clone, Copy, Debug)]
@@ -33,6 +35,27 @@ pub struct Payload {
     pub bytes: Bytes,
     /// How many records are in it.
     pub records: u64,
+}
+
+impl Payload {
+    /// A request of records that are encoded already, each as a `ResourceLogs` of its own.
+    #[must_use]
+    pub fn of_encoded<'a>(records: impl Iterator<Item = &'a [u8]> + Clone) -> Self {
+        /// `resource_logs` in a request.
+        const FIELD: u32 = 1;
+        let mut bytes = BytesMut::with_capacity(records.clone().map(|r| nested(r.len())).sum());
+        let mut count = 0;
+        for record in records {
+            encode_key(FIELD, WireType::LengthDelimited, &mut bytes);
+            encode_varint(record.len() as u64, &mut bytes);
+            bytes.put_slice(record);
+            count += 1;
+        }
+        Self {
+            bytes: bytes.freeze(),
+            records: count,
+        }
+    }
 }
 
 /// Records of one source that will go out together.
@@ -104,15 +127,7 @@ impl Batch {
         let records = std::mem::take(&mut self.records);
         let count = records.len() as u64;
         let request = ExportLogsServiceRequest {
-            resource_logs: vec![ResourceLogs {
-                resource: Some(self.source.resource.clone()),
-                scope_logs: vec![ScopeLogs {
-                    scope: Some(self.source.scope.clone()),
-                    log_records: records,
-                    schema_url: String::new(),
-                }],
-                schema_url: String::new(),
-            }],
+            resource_logs: vec![self.source.records(records)],
         };
         Payload {
             bytes: request.encode_to_vec().into(),

@@ -266,10 +266,36 @@ fields! {
         FLOW_ID: Text = "flow_id";
         /// How many flows a folded record stands for; only there.
         COUNT: Int = "count";
-        /// End of the first flow of a folded record; only there.
+        /// End of the first flow of a folded record; on a gap, time of the first record that is missing.
         FIRST_TIME: Time = "first_time";
         /// True where audit mode let pass what enforcing would have denied; absent elsewhere.
         WOULD_DENY: Flag = "would_deny";
+    }
+    "every stream but flows" {
+        /// Made by the bridge: the key for telling duplicates of records that are no flows.
+        RECORD_ID: Text = "record_id";
+    }
+    "gaps, records set aside" {
+        /// Data stream of the records that this one is about.
+        STREAM: Text = "stream";
+        /// Why they are missing, from a closed list: `spool_full`, `spool_age`, `disk_full`, `aside_full`, ….
+        CAUSE: Text = "cause";
+        /// How many records are missing.
+        RECORDS: Int = "records";
+        /// How many flows those records stand for.
+        FLOWS: Int = "flows";
+        /// Boot of the flows, as in `flow_id`.
+        BOOT: Text = "boot";
+        /// Slot of the flows, as in `flow_id`.
+        SLOT: Int = "slot";
+        /// Id of the first record that is missing, or of the one that is set aside.
+        FIRST_ID: Text = "first_id";
+        /// Id of the last record that is missing.
+        LAST_ID: Text = "last_id";
+        /// Time of the last record that is missing.
+        LAST_TIME: Time = "last_time";
+        /// What the receiver said about the record that is set aside.
+        FAILURE: Text = "failure";
     }
     "flows, CoreDNS" {
         /// The name that was asked for. On a flow: of a DNS query that no rule could allow.

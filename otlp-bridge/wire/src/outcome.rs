@@ -11,8 +11,10 @@ use tonic_types::StatusExt as _;
 
 /// No receiver is obeyed that asks for a longer wait.
 pub const LONGEST_WAIT: Duration = Duration::from_secs(600);
-/// Characters of a receiver's message that are kept.
+/// Characters of a receiver's message that are shown.
 const MESSAGE_MOST: usize = 200;
+/// Characters of a receiver's message that are kept, for who looks for names of records in it.
+const ANSWER_MOST: usize = 128 << 10;
 
 /// What became of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,11 +56,11 @@ pub enum Failure {
     #[error("the answer is not OTLP: {0}")]
     Foreign(String),
     /// The receiver answered with an error.
-    #[error("the receiver answered {code}{}{message}", if message.is_empty() { "" } else { ": " })]
+    #[error("the receiver answered {code}{}{}", if message.is_empty() { "" } else { ": " }, clean(message))]
     Status {
         /// Its code: of gRPC by name, of HTTP by number.
         code: String,
-        /// What it says, made printable and cut.
+        /// What it says, made printable. It may be long; what is shown of it is not.
         message: String,
     },
 }
@@ -74,13 +76,18 @@ impl Failure {
 
 /// A text from the network, fit for a terminal and for one line.
 pub(crate) fn clean(text: &str) -> String {
+    printable(text, MESSAGE_MOST)
+}
+
+/// The first `most` characters of a text, without what steers terminals.
+fn printable(text: &str, most: usize) -> String {
     let text = text.trim();
     let mut out: String = text
         .chars()
-        .take(MESSAGE_MOST)
+        .take(most)
         .map(|c| if c.is_control() { ' ' } else { c })
         .collect();
-    if text.chars().nth(MESSAGE_MOST).is_some() {
+    if text.chars().nth(most).is_some() {
         out.push('…');
     }
     out
@@ -124,7 +131,7 @@ pub(crate) fn of_status(status: &Status) -> Outcome {
         .map(|info| info.retry_delay.unwrap_or_default());
     let failure = Failure::Status {
         code: format!("{:?}", status.code()),
-        message: clean(status.message()),
+        message: printable(status.message(), ANSWER_MOST),
     };
     if retryable(status.code(), asked.is_some()) {
         Outcome::Retry {
@@ -203,8 +210,8 @@ pub(crate) fn of_http(
 /// OTLP/HTTP puts a `google.rpc.Status` into the body of an error; what is not one is taken as text.
 fn http_message(body: &[u8]) -> String {
     match tonic_types::Status::decode(body) {
-        Ok(status) if !status.message.is_empty() => clean(&status.message),
-        _ => clean(&String::from_utf8_lossy(body)),
+        Ok(status) if !status.message.is_empty() => printable(&status.message, ANSWER_MOST),
+        _ => printable(&String::from_utf8_lossy(body), ANSWER_MOST),
     }
 }
 

@@ -2,7 +2,11 @@
 //! the same name.
 
 use crate::fields::{SERVICE_INSTANCE_ID, SERVICE_NAME, SERVICE_VERSION};
-use opentelemetry_proto::tonic::{common::v1::InstrumentationScope, resource::v1::Resource};
+use opentelemetry_proto::tonic::{
+    common::v1::InstrumentationScope,
+    logs::v1::{LogRecord, ResourceLogs, ScopeLogs},
+    resource::v1::Resource,
+};
 
 /// Flows, one record at the end of each.
 pub const EGRESS: &str = "clawker-egress";
@@ -13,6 +17,11 @@ pub const OVERSEER: &str = "clawker-overseer";
 
 /// Event name of a flow's record.
 pub const FLOW: &str = "clawker.egress.flow";
+
+/// Event name of a record that declares others lost.
+pub const GAP: &str = "clawker.overseer.gap";
+/// Event name of a record that announces one which no receiver takes.
+pub const SET_ASIDE: &str = "clawker.overseer.set_aside";
 
 /// Who speaks in a stream: the resource and the scope of its records.
 #[derive(Clone, Debug, PartialEq)]
@@ -40,6 +49,19 @@ impl Source {
                 version: version.to_owned(),
                 ..InstrumentationScope::default()
             },
+        }
+    }
+    /// Records, with who wrote them.
+    #[must_use]
+    pub fn records(&self, records: Vec<LogRecord>) -> ResourceLogs {
+        ResourceLogs {
+            resource: Some(self.resource.clone()),
+            scope_logs: vec![ScopeLogs {
+                scope: Some(self.scope.clone()),
+                log_records: records,
+                schema_url: String::new(),
+            }],
+            schema_url: String::new(),
         }
     }
 }

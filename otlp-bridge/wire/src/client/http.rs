@@ -18,8 +18,8 @@ use jiff::Timestamp;
 use prost::bytes::Bytes;
 use std::io::{self, Write as _};
 
-/// No answer of OTLP is longer.
-const ANSWER_MOST: usize = 64 << 10;
+/// No answer of OTLP is longer: one that names every record of a request that it refuses.
+const ANSWER_MOST: usize = 256 << 10;
 
 /// A client and what every request has in common.
 #[derive(Clone)]

@@ -142,7 +142,7 @@ async fn answers_are_told_apart_and_redirects_not_followed() {
 #[tokio::test]
 async fn no_answer_half_an_answer_and_an_endless_one_are_no_success() {
     let half = b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf".to_vec();
-    let endless = answer("200 OK", "", &[0; 100_000]);
+    let endless = answer("200 OK", "", &[0; 300_000]);
     let (url, _) = receiver(vec![Vec::new(), endless]).await;
     let sender = client(&url, &options());
     for _ in 0..2 {
