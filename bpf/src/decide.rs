@@ -5,9 +5,9 @@
 
 use crate::addr;
 use abi::{
-    ACTION_ALLOW, ACTION_BUILTIN, FLOW_DNS, FLOW_WOULD_DENY, IPPROTO_TCP, IPPROTO_UDP, Ip,
-    MAX_RESOLVERS, MODE_AUDIT, MODE_OBSERVE, NO_RULE, PROTO_ANY, PortRule, RULE_PRIVATE, RuleSet,
-    SET_RULES, SLOT_DEFAULT_ALLOW, SLOT_INBOUND_DENY, SLOT_LOOPBACK_IS_EGRESS, SlotConfig,
+    ACTION_ALLOW, ACTION_BUILTIN, FLOW_DNS, FLOW_LIFTED, FLOW_WOULD_DENY, IPPROTO_TCP, IPPROTO_UDP,
+    Ip, MAX_RESOLVERS, MODE_AUDIT, MODE_OBSERVE, NO_RULE, PROTO_ANY, PortRule, RULE_PRIVATE,
+    RuleSet, SET_RULES, SLOT_DEFAULT_ALLOW, SLOT_INBOUND_DENY, SLOT_LOOPBACK_IS_EGRESS, SlotConfig,
     VERDICT_ALLOWED, VERDICT_BYPASSED, VERDICT_DENIED, reason,
 };
 
@@ -86,7 +86,7 @@ pub struct Decision {
     pub verdict: u8,
     /// [`reason`].
     pub reason: u8,
-    /// [`FLOW_WOULD_DENY`] and [`FLOW_DNS`].
+    /// [`FLOW_WOULD_DENY`], [`FLOW_DNS`] and [`FLOW_LIFTED`].
     pub flags: u8,
     /// Rule that decided.
     pub rule: u32,
@@ -97,6 +97,15 @@ impl Decision {
     #[inline(always)]
     pub fn refusal(reason: u8) -> Self {
         Self::new(VERDICT_DENIED, reason, NO_RULE)
+    }
+
+    /// Passes because a bypass is running, and no longer than that.
+    #[inline(always)]
+    fn bypass(rule: u32) -> Self {
+        Self {
+            flags: FLOW_LIFTED,
+            ..Self::new(VERDICT_BYPASSED, reason::BYPASS, rule)
+        }
     }
 
     #[inline(always)]
@@ -138,6 +147,12 @@ pub fn bypassed(cfg: &SlotConfig, now: u64) -> bool {
     cfg.bypass_until > now
 }
 
+/// A live flow's flags after this judgement: whether it stands beyond a bypass is told anew each time.
+#[inline(always)]
+pub fn lifted(flags: u8, d: &Decision) -> u8 {
+    (flags & !FLOW_LIFTED) | (d.flags & FLOW_LIFTED)
+}
+
 /// Whether this destination is loopback inside the container's own namespace, and not DNS.
 #[inline(always)]
 pub fn internal(cfg: &SlotConfig, ip: &Ip, port: u16) -> bool {
@@ -151,7 +166,7 @@ pub fn internal(cfg: &SlotConfig, ip: &Ip, port: u16) -> bool {
 #[inline(always)]
 fn refuse(cfg: &SlotConfig, now: u64, reason: u8, rule: u32) -> Decision {
     if bypassed(cfg, now) {
-        return Decision::new(VERDICT_BYPASSED, reason::BYPASS, rule);
+        return Decision::bypass(rule);
     }
     match cfg.mode {
         MODE_OBSERVE => Decision::new(VERDICT_ALLOWED, reason::OBSERVE, rule),
@@ -175,7 +190,7 @@ pub fn egress(cfg: &SlotConfig, now: u64, ip: &Ip, proto: u8, port: u16, best: B
     let mut d = if transport && (port == PORT_DNS || port == PORT_DOT) && !dns {
         refuse(cfg, now, reason::RESOLVER, NO_RULE)
     } else if bypassed(cfg, now) {
-        Decision::new(VERDICT_BYPASSED, reason::BYPASS, rule)
+        Decision::bypass(rule)
     } else if cfg.mode == MODE_OBSERVE {
         Decision::new(VERDICT_ALLOWED, reason::OBSERVE, rule)
     } else if dns {
@@ -204,7 +219,7 @@ pub fn ingress(cfg: &SlotConfig, now: u64) -> Decision {
         return refuse(cfg, now, reason::INBOUND, NO_RULE);
     }
     if bypassed(cfg, now) {
-        return Decision::new(VERDICT_BYPASSED, reason::BYPASS, NO_RULE);
+        return Decision::bypass(NO_RULE);
     }
     let why = if cfg.mode == MODE_OBSERVE {
         reason::OBSERVE

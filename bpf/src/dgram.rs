@@ -7,11 +7,14 @@ use crate::{
     slot,
 };
 use abi::{
-    DGRAM_PEERS, DIRECTION_EGRESS, DgramPeer, FLOW_HAS_SRC, FLOW_SETTLED, Flow, Ip, PEER_FREE,
-    PEER_OPEN, PEER_QUIET, PEER_TRIED, SlotConfig, VERDICT_BYPASSED, close,
+    DGRAM_PEERS, DIRECTION_EGRESS, DgramPeer, FLOW_HAS_SRC, FLOW_LIFTED, Flow, Ip, PEER_FREE,
+    PEER_OPEN, PEER_QUIET, PEER_TRIED, SlotConfig, close,
 };
 use aya_ebpf::helpers::generated::{bpf_sk_storage_get, bpf_spin_lock, bpf_spin_unlock};
-use bpf::{addr, decide};
+use bpf::{
+    addr,
+    decide::{self, Decision},
+};
 use core::{ffi::c_void, mem::MaybeUninit};
 use zerocopy::FromZeros;
 
@@ -71,10 +74,7 @@ pub(crate) fn is_about(p: &DgramPeer, peer: &Peer) -> bool {
 /// Whether the flow's judgement still stands.
 #[inline(always)]
 pub(crate) fn stands(f: &Flow, cfg: &SlotConfig, now: u64) -> bool {
-    f.generation == cfg.generation
-        && (f.verdict != VERDICT_BYPASSED
-            || f.flags & FLOW_SETTLED != 0
-            || decide::bypassed(cfg, now))
+    f.generation == cfg.generation && (f.flags & FLOW_LIFTED == 0 || decide::bypassed(cfg, now))
 }
 
 /// Whether a live flow to this peer exists and its judgement stands. Reads without the lock: what it
@@ -90,7 +90,7 @@ pub(crate) fn is_open(sk: *mut c_void, cfg: &SlotConfig, peer: &Peer) -> bool {
         // SAFETY: a map value, the index is in range.
         let p = unsafe { &(*st).peers[i] };
         if (p.state == PEER_OPEN || p.state == PEER_TRIED) && is_about(p, peer) {
-            return p.flow.generation == cfg.generation && p.flow.verdict != VERDICT_BYPASSED;
+            return p.flow.generation == cfg.generation && p.flow.flags & FLOW_LIFTED == 0;
         }
         i = slot::next(i);
     }
@@ -223,7 +223,7 @@ fn tally(p: &mut DgramPeer, add: &Add) {
 
 /// Confirms a live flow under the current configuration and counts the packet.
 #[inline(always)]
-pub(crate) fn confirm(st: *mut DgramFlows, peer: &Peer, generation: u32, add: &Add) {
+pub(crate) fn confirm(st: *mut DgramFlows, peer: &Peer, generation: u32, d: &Decision, add: &Add) {
     // SAFETY: as in `count`.
     unsafe {
         bpf_spin_lock(&raw mut (*st).lock);
@@ -232,7 +232,7 @@ pub(crate) fn confirm(st: *mut DgramFlows, peer: &Peer, generation: u32, add: &A
             let p = &mut (*st).peers[i];
             if is_about(p, peer) {
                 p.flow.generation = generation;
-                p.flow.flags |= FLOW_SETTLED;
+                p.flow.flags = decide::lifted(p.flow.flags, d);
                 tally(p, add);
                 break;
             }

@@ -115,7 +115,7 @@ fn settle(cfg: &SlotConfig, skb: *mut __sk_buff, w: &mut Work, add: &Add, d: &De
         return 0;
     }
     if d.verdict != VERDICT_DENIED {
-        dgram::confirm(st, &w.target, cfg.generation, add);
+        dgram::confirm(st, &w.target, cfg.generation, d, add);
         return 1;
     }
     if dgram_end::cut(st, w) {

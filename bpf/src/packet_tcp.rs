@@ -7,8 +7,8 @@ use crate::{
     query, slot, tcp_flow, work,
 };
 use abi::{
-    DIRECTION_EGRESS, DIRECTION_INGRESS, FLOW_DNS, FLOW_MID_STREAM, FLOW_SETTLED, SlotConfig,
-    TCP_ESTABLISHED, TCP_FIN_OUT, TcpFlow, VERDICT_BYPASSED, VERDICT_DENIED, close, reason,
+    DIRECTION_EGRESS, DIRECTION_INGRESS, FLOW_DNS, FLOW_LIFTED, FLOW_MID_STREAM, SlotConfig,
+    TCP_ESTABLISHED, TCP_FIN_OUT, TcpFlow, VERDICT_DENIED, close, reason,
 };
 use aya_ebpf::bindings::__sk_buff;
 use bpf::{
@@ -89,7 +89,7 @@ fn current(cfg: &SlotConfig, skb: *mut __sk_buff, st: &mut TcpFlow) -> bool {
     if st.flow.flags & FLOW_MID_STREAM != 0 {
         packet::counts(skb, &mut st.mid[1]);
     }
-    if st.flow.verdict != VERDICT_BYPASSED {
+    if st.flow.flags & FLOW_LIFTED == 0 {
         return st.flow.generation == cfg.generation;
     }
     dgram::stands(&st.flow, cfg, slot::now())
@@ -123,7 +123,7 @@ fn settle(cfg: &SlotConfig, skb: *mut __sk_buff, st: &mut TcpFlow, d: &Decision,
         return false;
     }
     st.flow.generation = cfg.generation;
-    st.flow.flags |= FLOW_SETTLED;
+    st.flow.flags = decide::lifted(st.flow.flags, d);
     true
 }
 
@@ -150,7 +150,7 @@ fn cut(cfg: &SlotConfig, skb: *mut __sk_buff, st: &mut TcpFlow, rule: u32, now: 
 #[inline(never)]
 fn rewritten(cfg: &SlotConfig, skb: *mut __sk_buff, p: &Packet, st: &mut TcpFlow) -> i32 {
     let seen = st.wire_port == p.wire.dst_port && addr::same(&st.wire, &p.wire.dst);
-    if seen && st.flow.generation == cfg.generation {
+    if seen && dgram::stands(&st.flow, cfg, slot::now()) {
         return 1;
     }
     let Some(w) = work::claim() else {

@@ -1,6 +1,12 @@
 //! What stands in the stream of records beside the flows: what was done to the firewall. Told from a
 //! flow's record by `event_name`.
 
+mod bypass;
+
+#[cfg(test)]
+pub(crate) use bypass::tests as bypass_tests;
+pub use bypass::{BypassChange, BypassEvent, Cause};
+
 use jiff::Timestamp;
 use serde::Serialize;
 use std::fmt;

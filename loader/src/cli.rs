@@ -1,12 +1,14 @@
 //! What the user typed: definitions only, no effects.
 
+mod operate;
 mod otlp;
 mod policy;
 
+pub use operate::{BypassArgs, EnforceArgs};
 pub use otlp::OtlpArgs;
 pub use policy::{AllowArgs, ExplainArgs, LearnArgs, PolicyCommand, TestArgs};
 
-use crate::filter::Filter;
+use crate::{filter::Filter, weakness, whom::Whom};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::{ffi::OsString, path::PathBuf};
 
@@ -24,6 +26,7 @@ Examples:
   sudo ebpf-manager watch
   sudo ebpf-manager watch --filter 'verdict=DENIED dst~github port=22'
   sudo ebpf-manager watch --instance run-4711 --sort bytes
+  sudo ebpf-manager watch --agent reviewer --project acme
   sudo ebpf-manager watch --json --filter 'dst=10.0.0.0/8 bytes>1M' | jq .comm
   sudo ebpf-manager watch --filter '!verdict=ALLOWED rule=\"github api\"' | tee denied.txt";
 
@@ -75,9 +78,15 @@ pub enum Command {
     Watch(WatchArgs),
     /// Show what is attached and what it has seen; reads pinned maps only, needs no loader
     #[command(
-        after_long_help = "Works when everything in user space is dead: it reads the maps and iterators that are pinned in the kernel.\n\nExamples:\n  sudo ebpf-manager dump\n  sudo ebpf-manager dump --flows --json | jq .dst_host\n  sudo ebpf-manager dump --flows --filter 'dst~github bytes>1M'\n  sudo ebpf-manager dump --names"
+        after_long_help = "Works when everything in user space is dead: it reads the maps and iterators that are pinned in the kernel.\n\nExamples:\n  sudo ebpf-manager dump\n  sudo ebpf-manager dump --flows --json | jq .dst_host\n  sudo ebpf-manager dump --flows --filter 'dst~github bytes>1M'\n  sudo ebpf-manager dump --names\n  sudo ebpf-manager dump --agent reviewer --project acme"
     )]
     Dump(DumpArgs),
+    /// Lift the firewall from an agent for a time; every flow of it is recorded as BYPASSED
+    #[command(after_long_help = operate::BYPASS_HELP)]
+    Bypass(BypassArgs),
+    /// End a bypass before its time
+    #[command(after_long_help = operate::ENFORCE_HELP)]
+    Enforce(EnforceArgs),
     /// Remove programs, pins and cgroups of instances whose loader is gone
     #[command(
         after_long_help = "Ends what is left of the flows, tells what the dead loader did not report, detaches and unpins. A cgroup that still has processes is left to them unless --force is given: they would be without a firewall.\n\nExamples:\n  sudo ebpf-manager detach --all\n  sudo ebpf-manager detach --instance run-4711 --force"
@@ -85,7 +94,7 @@ pub enum Command {
     Detach(DetachArgs),
     /// Check the machine and every instance: what is wrong, what it costs, what to do
     #[command(
-        after_long_help = "Asks the kernel what is really in force instead of believing the pins: each hook on each cgroup, whose programs and maps they are, who else is attached there, and whether the accounting adds up. docs/doctor.md explains every finding.\n\nWithout root it checks what it can and says what it could not.\n\nExit codes: 0 no problem, 1 a problem, 2 wrong use.\n\nExamples:\n  sudo ebpf-manager doctor\n  sudo ebpf-manager doctor --instance run-4711\n  sudo ebpf-manager doctor --json | jq 'select(.state == \"problem\")'"
+        after_long_help = "Asks the kernel what is really in force instead of believing the pins: each hook on each cgroup, whose programs and maps they are, who else is attached there, and whether the accounting adds up. docs/doctor.md explains every finding.\n\nWithout root it checks what it can and says what it could not.\n\nExit codes: 0 no problem, 1 a problem, 2 wrong use.\n\nExamples:\n  sudo ebpf-manager doctor\n  sudo ebpf-manager doctor --instance run-4711\n  sudo ebpf-manager doctor --agent reviewer --accept docker-sock\n  sudo ebpf-manager doctor --json | jq 'select(.state == \"problem\")'"
     )]
     Doctor(DoctorArgs),
     /// Check, explain, test and learn policies, or put a running instance under another one
@@ -193,7 +202,7 @@ pub struct RunArgs {
         hide_short_help = true
     )]
     pub ring_kib: u32,
-    /// Group whose members may watch, by name or number; `clawker` if there is one of this name
+    /// Group whose members may watch, and lift the firewall for a time, by name or number; `clawker` if there is one of this name
     #[arg(long, value_name = "GROUP", hide_short_help = true)]
     pub control_group: Option<String>,
     /// How long to wait for connections that outlive the command, in seconds
@@ -234,6 +243,9 @@ pub struct DumpArgs {
     /// Only this instance
     #[arg(long, value_name = "ID")]
     pub instance: Option<String>,
+    /// Whose.
+    #[command(flatten)]
+    pub whom: Whom,
     /// Only flows for which this holds; see `ebpf-manager watch --help`
     #[arg(long, value_name = "EXPR", requires = "flows")]
     pub filter: Option<Filter>,
@@ -245,6 +257,9 @@ pub struct WatchArgs {
     /// Only this instance, as `dump` names it; without it every one, those that start later too
     #[arg(long, value_name = "ID")]
     pub instance: Option<String>,
+    /// Whose.
+    #[command(flatten)]
+    pub whom: Whom,
     /// Only flows for which this holds
     #[arg(
         short,
@@ -286,6 +301,12 @@ pub struct DoctorArgs {
     /// Only this instance, besides the machine
     #[arg(long, value_name = "ID")]
     pub instance: Option<String>,
+    /// Whose.
+    #[command(flatten)]
+    pub whom: Whom,
+    /// A weakness of a container's set-up that is meant, several times if need be
+    #[arg(long, value_name = "WORD", value_parser = weakness::words())]
+    pub accept: Vec<String>,
 }
 
 /// Arguments of `detach`.

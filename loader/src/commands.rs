@@ -1,5 +1,6 @@
 //! One file a command; here, what they share.
 
+mod bypass;
 mod detach;
 mod doctor;
 mod dump;
@@ -10,10 +11,12 @@ mod run;
 mod version;
 mod watch;
 
+pub use bypass::OperateError;
 pub use policy::AskError;
 pub use run::LearningError;
 
 use crate::{
+    bypass::BypassError,
     cgroup::{Cgroup, CgroupError},
     cli::{Cli, Command, Mode},
     contain::StartError,
@@ -22,6 +25,7 @@ use crate::{
     kernel::KernelError,
     machine::FLOOR,
     policy_file::PolicyFileError,
+    render::line::printable,
     resolvers::{self, ResolverError},
     seen::RecordsError,
     sink::SinkError,
@@ -30,6 +34,7 @@ use crate::{
 use ::policy::{CompileError, Compiled, LearnError, Policy, Selected};
 use anstream::eprintln;
 use anstyle::{AnsiColor, Style};
+use bypass::Places;
 pub use run::ReloadError;
 use std::{io::IsTerminal as _, net::IpAddr, path::PathBuf};
 use wire::EndpointError;
@@ -153,6 +158,15 @@ pub enum CommandError {
     /// A wait failed.
     #[error("cannot wait for the command: {0}")]
     Wait(nix::Error),
+    /// See [`BypassError`].
+    #[error(transparent)]
+    Bypass(#[from] BypassError),
+    /// See [`OperateError`].
+    #[error(transparent)]
+    Operate(#[from] OperateError),
+    /// Somebody who was meant too.
+    #[error("{}", printable(.0))]
+    Unchanged(String),
     /// Standard output is gone or full.
     #[error("cannot write the output: {0}")]
     Output(std::io::Error),
@@ -183,6 +197,7 @@ pub fn exit_code(e: &CommandError) -> u8 {
         | CommandError::NeedsProxy { .. }
         | CommandError::Ask(_)
         | CommandError::Records(_)
+        | CommandError::Operate(OperateError::Nobody { .. })
         | CommandError::Resolver(ResolverError::CoreDns)
         | CommandError::User(UserError::Unknown(_) | UserError::Name(_))
         | CommandError::Control(ControlError::NoGroup(_))
@@ -232,10 +247,16 @@ fn alarm(text: &str) {
 /// Runs what was typed.
 pub fn execute(cli: Cli) -> Result<u8, CommandError> {
     let root = Root::new(&cli.pin_root);
+    let places = Places {
+        root: &root,
+        control_dir: &cli.control_dir,
+    };
     match cli.command {
         Command::Run(args) => run::run(&root, &cli.control_dir, &args),
         Command::Watch(args) => watch::watch(&cli.control_dir, &args),
         Command::Dump(args) => dump::dump(&root, &args),
+        Command::Bypass(args) => bypass::bypass(places, &args),
+        Command::Enforce(args) => bypass::enforce(places, &args),
         Command::Detach(args) => detach::detach(&root, &cli.control_dir, &args),
         Command::Doctor(args) => doctor::doctor(&root, &args),
         Command::Version { json } => version::version(json),

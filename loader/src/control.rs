@@ -2,6 +2,8 @@
 //! it. `docs/control.md` has the protocol. The data path meets it in one place, the [`Tap`], which never
 //! waits.
 
+mod ask;
+mod desk;
 mod gate;
 mod guest;
 mod place;
@@ -9,7 +11,9 @@ mod protocol;
 mod server;
 mod tap;
 
-pub use gate::{Gate, Rank, Refused};
+pub use ask::{AskError, ask};
+pub use desk::{Asked, Desk};
+pub use gate::{Admitted, Gate, Rank, Refused};
 pub use place::{GROUP, group, prepare, socket_path, sockets, sweep};
 pub(crate) use place::{connect_to, is_connected_to_root};
 pub use protocol::{

@@ -2,10 +2,12 @@
 
 use crate::{
     control::Status,
+    docker::Weakness,
     kernel::{KernelError, Pins},
+    weakness,
 };
 use abi::{
-    INFO_PATH, INFO_TEXT, Ip, MAX_RESOLVERS, SLOT_DEFAULT_ALLOW, SLOT_ICMP_SOCKETS,
+    INFO_PATH, INFO_REASON, INFO_TEXT, Ip, MAX_RESOLVERS, SLOT_DEFAULT_ALLOW, SLOT_ICMP_SOCKETS,
     SLOT_INBOUND_DENY, SLOT_LOOPBACK_IS_EGRESS, SlotConfig, SlotInfo,
 };
 use jiff::Timestamp;
@@ -27,6 +29,12 @@ pub struct Identity {
     pub cgroup: String,
     /// Kernel's id of the cgroup.
     pub cgroup_id: u64,
+    /// The engine's id of the container.
+    pub container_id: Option<String>,
+    /// Its name.
+    pub container_name: Option<String>,
+    /// What weakens its firewall.
+    pub weaknesses: Vec<Weakness>,
 }
 
 /// An address as the kernel side writes it.
@@ -52,7 +60,7 @@ pub fn text(field: &[u8]) -> String {
 }
 
 /// Text into a zero-filled field, cut at a character.
-fn field<const N: usize>(s: &str) -> [u8; N] {
+pub(crate) fn field<const N: usize>(s: &str) -> [u8; N] {
     let mut end = s.len().min(N);
     while !s.is_char_boundary(end) {
         end -= 1;
@@ -91,6 +99,13 @@ impl Identity {
             command: field::<INFO_TEXT>(&self.command),
             policy_file: field::<INFO_TEXT>(&self.policy_file),
             cgroup: field::<INFO_PATH>(&self.cgroup),
+            container_id: field::<INFO_TEXT>(self.container_id.as_deref().unwrap_or("")),
+            container_name: field::<INFO_TEXT>(self.container_name.as_deref().unwrap_or("")),
+            bypass_since: 0,
+            bypass_by: [0; INFO_TEXT],
+            bypass_reason: [0; INFO_REASON],
+            weaknesses: weakness::bits(&self.weaknesses),
+            pad: 0,
         }
     }
 }
@@ -186,7 +201,7 @@ pub fn current(pins: &Pins, index: u32) -> Result<Option<(SlotInfo, SlotConfig)>
     read(pins, index)
 }
 
-fn read(pins: &Pins, index: u32) -> Result<Option<(SlotInfo, SlotConfig)>, KernelError> {
+pub(crate) fn read(pins: &Pins, index: u32) -> Result<Option<(SlotInfo, SlotConfig)>, KernelError> {
     let info = pins.infos()?.into_iter().find(|(i, _)| *i == index);
     let Some((_, info)) = info else {
         return Ok(None);

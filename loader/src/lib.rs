@@ -1,7 +1,9 @@
 //! The loader: owns the kernel programs, the pins and the policy, reads flows, and is the command line.
 
 pub mod accounting;
+pub mod actor;
 pub mod audit;
+pub mod bypass;
 pub mod cgroup;
 pub mod cli;
 pub mod commands;
@@ -16,6 +18,7 @@ pub mod instance;
 pub mod kernel;
 pub mod learn_file;
 pub mod machine;
+pub mod operators;
 pub mod policy_file;
 pub mod record;
 pub mod render;
@@ -27,3 +30,5 @@ pub mod telemetry;
 pub mod trust;
 pub mod user;
 pub mod watch;
+pub mod weakness;
+pub mod whom;

@@ -31,6 +31,12 @@ pub struct Record {
     /// Raw label of the project.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub project: Option<String>,
+    /// The engine's id of the container.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub container_id: Option<String>,
+    /// Its name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub container_name: Option<String>,
     /// ALLOWED, DENIED or BYPASSED.
     #[serde(deserialize_with = "read::verdict")]
     pub verdict: Word,
@@ -118,6 +124,10 @@ pub struct Context {
     pub agent: Option<String>,
     /// Raw label of the project.
     pub project: Option<String>,
+    /// The engine's id of the container.
+    pub container_id: Option<String>,
+    /// Its name.
+    pub container_name: Option<String>,
     /// Boot id without dashes.
     pub boot: String,
     /// What to add to the boot clock to get the time of day, nanoseconds.
@@ -179,6 +189,8 @@ impl Context {
             time: self.at(t.end),
             agent: self.agent.clone(),
             project: self.project.clone(),
+            container_id: self.container_id.clone(),
+            container_name: self.container_name.clone(),
             verdict: verdict(f.verdict),
             direction: direction(f.direction),
             src_ip: has(FLOW_HAS_SRC).then(|| addr(&f.src)),
@@ -227,6 +239,8 @@ impl Context {
             time: self.at(r.last),
             agent: self.agent.clone(),
             project: self.project.clone(),
+            container_id: self.container_id.clone(),
+            container_name: self.container_name.clone(),
             verdict: verdict(k.verdict),
             direction: direction(k.direction),
             src_ip: peer.filter(|_| ingress),

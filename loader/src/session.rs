@@ -130,6 +130,8 @@ pub fn context(agent: Option<String>, project: Option<String>) -> Context {
     Context {
         agent,
         project,
+        container_id: None,
+        container_name: None,
         boot: boot_id(),
         wall_offset: wall_offset(),
     }

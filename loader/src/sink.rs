@@ -1,7 +1,7 @@
 //! Where records go: lines for people on stderr, JSON lines to stderr or a file, OTLP.
 
 use crate::{
-    audit::{Outcome, PolicyChange},
+    audit::{BypassChange, Outcome, PolicyChange},
     export::Export,
     machine::advice,
     record::Record,
@@ -12,6 +12,7 @@ use jiff::tz::TimeZone;
 use policy::Learner;
 use serde::Serialize;
 use std::{
+    fmt::Display,
     fs::{File, OpenOptions},
     io::{self, Write},
     os::unix::fs::{FileExt as _, OpenOptionsExt as _},
@@ -101,14 +102,24 @@ impl Sink {
     /// Writes what was done to the firewall: into the stream of records, and for people `report`, which
     /// says more, and one line. What went well is not told where nothing is to be told.
     pub fn change(&mut self, c: &PolicyChange, report: &str) {
+        self.tell(c, report, c.outcome == Outcome::Applied);
+    }
+
+    /// Writes that a bypass began or ended: into the stream of records, and one line for people.
+    pub fn bypass(&mut self, c: &BypassChange) {
+        self.tell(c, "", true);
+    }
+
+    fn tell(&mut self, what: &(impl Serialize + Display), report: &str, good: bool) {
         let mut err = anstream::stderr().lock();
-        let quiet = self.format == Format::Quiet && c.outcome == Outcome::Applied;
-        let _ = match (self.format, serde_json::to_string(c)) {
+        let quiet = self.format == Format::Quiet && good;
+        let _ = match (self.format, serde_json::to_string(what)) {
             (Format::Json, Ok(text)) => writeln!(err, "{text}"),
             _ if quiet => Ok(()),
-            _ => writeln!(err, "{report}{c}"),
+            _ => writeln!(err, "{report}{what}"),
         };
-        self.keep(c);
+        drop(err);
+        self.keep(what);
     }
 
     /// Appends to the file, if there is one.

@@ -29,8 +29,8 @@ pub const FLOW_DNS: u8 = 2;
 pub const FLOW_MID_STREAM: u8 = 4;
 /// `Flow::flags`: `src` and `src_port` are known.
 pub const FLOW_HAS_SRC: u8 = 8;
-/// `Flow::flags`: judged again after its bypass ended, and allowed.
-pub const FLOW_SETTLED: u8 = 32;
+/// `Flow::flags`: it was last judged under a bypass, so that its judgement ends with that bypass.
+pub const FLOW_LIFTED: u8 = 32;
 /// `Flow::flags`: `dst` and `dst_port` are known (a refused socket has none).
 pub const FLOW_HAS_DST: u8 = 16;
 

@@ -267,6 +267,8 @@ pub struct LearnedName {
 pub const INFO_TEXT: usize = 128;
 /// Bytes of a cgroup path in [`SlotInfo`].
 pub const INFO_PATH: usize = 256;
+/// Bytes of a reason in [`SlotInfo`].
+pub const INFO_REASON: usize = 256;
 
 /// Who a slot is, for `dump`: no program reads it. Texts are UTF-8, cut to size, zero filled.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -290,4 +292,18 @@ pub struct SlotInfo {
     pub policy_file: [u8; INFO_TEXT],
     /// Path of the cgroup below the cgroup file system.
     pub cgroup: [u8; INFO_PATH],
+    /// The engine's id of the container.
+    pub container_id: [u8; INFO_TEXT],
+    /// Its name.
+    pub container_name: [u8; INFO_TEXT],
+    /// Since when the bypass runs that `SlotConfig::bypass_until` tells of, boot clock.
+    pub bypass_since: u64,
+    /// Who ordered it.
+    pub bypass_by: [u8; INFO_TEXT],
+    /// Why.
+    pub bypass_reason: [u8; INFO_REASON],
+    /// What weakens the firewall around it: bits by the loader's own list.
+    pub weaknesses: u32,
+    /// Zero.
+    pub pad: u32,
 }

@@ -19,7 +19,7 @@ macro_rules! layout {
 fn the_layout_is_the_one_written_down() {
     let now = layout! {
         SlotConfig { slot, index, policy, generation, bypass_until, udp_idle_ns, mode, flags, resolver_count, resolvers }
-        SlotInfo { slot, loader, cgroup_id, since, agent, project, command, policy_file, cgroup }
+        SlotInfo { slot, loader, cgroup_id, since, agent, project, command, policy_file, cgroup, container_id, container_name, bypass_since, bypass_by, bypass_reason, weaknesses }
         SlotMetrics { slot, rate, max_names, max_addrs, max_folds, opened, ended, folded, bytes_in, bytes_out, trouble, denied, names_used, addrs_used, folds_used, rate_window, rate_count, catch_all, recorded }
         Control { fold_epoch, end_slot, end_close }
         FoldKey { slot, epoch, dst, port, proto, verdict, reason, direction, flags }

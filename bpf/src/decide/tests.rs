@@ -77,6 +77,22 @@ fn an_expired_bypass_is_none() {
 }
 
 #[test]
+fn a_judgement_by_a_bypass_is_marked_and_any_other_takes_the_mark_away() {
+    let cfg = SlotConfig {
+        bypass_until: 2000,
+        ..slot(MODE_ENFORCE)
+    };
+    for best in [NONE, pack(ACTION_DENY, 3), pack(ACTION_ALLOW, 3)] {
+        let at = |now| egress(&cfg, now, &ip(PEER), IPPROTO_TCP, 80, best);
+        let (during, after) = (at(1999), at(2000));
+        assert_eq!(lifted(FLOW_DNS, &during), FLOW_DNS | FLOW_LIFTED);
+        assert_eq!(lifted(FLOW_DNS | FLOW_LIFTED, &after), FLOW_DNS);
+    }
+    assert_eq!(lifted(0, &ingress(&cfg, 1999)), FLOW_LIFTED);
+    assert_eq!(lifted(FLOW_LIFTED, &ingress(&cfg, 2000)), 0);
+}
+
+#[test]
 fn port_53_belongs_to_the_resolvers_and_853_to_nobody() {
     let cfg = slot(MODE_ENFORCE);
     let allow = pack(ACTION_ALLOW, 0);

@@ -3,6 +3,7 @@
 use super::{CommandError, FAILED, in_use, need_root, report};
 use crate::{
     accounting,
+    bypass::journal,
     cli::DetachArgs,
     control,
     instance::{self, Found, Root},
@@ -25,7 +26,16 @@ pub(super) fn detach(
     let mut code = 0;
     for found in &all {
         match detach_one(found, args.force) {
-            Ok(text) => println!("{text}"),
+            Ok(text) => {
+                println!("{text}");
+                let kept = journal::path(control_dir, &found.id);
+                if kept.exists() {
+                    println!(
+                        "{} holds audit records of it that no loader has taken over",
+                        kept.display()
+                    );
+                }
+            }
             Err(e) if args.all => {
                 report(&e);
                 code = FAILED;

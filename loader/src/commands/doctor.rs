@@ -3,7 +3,7 @@
 use super::{CommandError, FAILED, progress};
 use crate::{
     cli::DoctorArgs,
-    doctor::{Finding, any_problem, around, gather, inspect, machine},
+    doctor::{Finding, State, any_problem, around, gather, inspect, machine, pins},
     instance::{Found, Root},
     render::findings::{self, Marks},
 };
@@ -11,28 +11,48 @@ use std::io::{self, Write};
 
 pub(super) fn doctor(root: &Root, args: &DoctorArgs) -> Result<u8, CommandError> {
     // Without root the pins cannot be read, and nothing would look like no instance.
-    let found = match &args.instance {
+    let mut found = match &args.instance {
         _ if !nix::unistd::geteuid().is_root() => Vec::new(),
         Some(id) => vec![root.find(id)?],
         None => root.list()?,
     };
-    let all = progress::waiting("looking: something is slow to answer", || {
-        examine(root, &found, args.instance.is_none())
+    if !args.whom.is_everybody() {
+        let has = |f: &Found| {
+            f.pins
+                .infos()
+                .is_ok_and(|all| all.iter().any(|(_, i)| args.whom.covers(i)))
+        };
+        found.retain(has);
+    }
+    let mut all = progress::waiting("looking: something is slow to answer", || {
+        examine(root, &found, args)
     });
+    for f in all
+        .iter_mut()
+        .filter(|f| pins::is_accepted(f, &args.accept))
+    {
+        f.state = State::Note;
+    }
     print(&all, args.json).map_err(CommandError::Output)?;
     Ok(if any_problem(&all) { FAILED } else { 0 })
 }
 
-fn examine(root: &Root, found: &[Found], leftovers: bool) -> Vec<Finding> {
+fn examine(root: &Root, found: &[Found], args: &DoctorArgs) -> Vec<Finding> {
+    let everything = args.instance.is_none() && args.whom.is_everybody();
     let mut all = machine::findings(&gather::machine(root));
     let resolvers = gather::system_resolvers().unwrap_or_default();
     for instance in found {
-        all.extend(inspect::findings(instance, &resolvers));
+        all.extend(inspect::findings(instance, &resolvers, &args.whom));
     }
     if found.is_empty() && nix::unistd::geteuid().is_root() {
-        all.push(Finding::ok("instances", "no instance"));
+        let none = if args.whom.is_everybody() {
+            "no instance"
+        } else {
+            "nobody of that name"
+        };
+        all.push(Finding::ok("instances", none));
     }
-    all.extend(around::findings(&gather::around(root, leftovers)));
+    all.extend(around::findings(&gather::around(root, everything)));
     all
 }
 

@@ -1,5 +1,8 @@
 //! `dump`: the state of the kernel side from its pins alone.
 
+mod overview;
+mod rows;
+
 use super::{CommandError, need_root};
 use crate::{
     accounting,
@@ -9,18 +12,16 @@ use crate::{
     filter::Filter,
     instance::{Found, Root},
     kernel::Learned,
-    record::{Lookup as _, reason_name},
+    record::{Context, Lookup as _, reason_name},
     render::{line, units},
     session::{self, Names},
+    whom,
 };
-use abi::{SlotConfig, SlotInfo, SlotMetrics, VERDICT_ALLOWED, VERDICT_BYPASSED, VERDICT_DENIED};
-use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use abi::{SlotConfig, SlotInfo, SlotMetrics};
 use jiff::tz::TimeZone;
+use rows::{Rows, cell, print};
 use serde_json::{Value, json};
-use std::{
-    io::{self, Write},
-    time::Duration,
-};
+use std::{io::Write as _, time::Duration};
 
 /// One slot with everything the pins say of it.
 struct Slot {
@@ -46,7 +47,12 @@ pub(super) fn dump(root: &Root, args: &DumpArgs) -> Result<u8, CommandError> {
             Err(e) => return Err(e),
         }
     }
-    let rows = if args.what.policy {
+    slots.retain(|s| args.whom.covers(&s.info));
+    if slots.is_empty() && !args.whom.is_everybody() && !args.json {
+        println!("nobody of that name is attached");
+        return Ok(0);
+    }
+    let mut rows = if args.what.policy {
         policy(&slots)?
     } else if args.what.names {
         names(&slots)?
@@ -55,8 +61,11 @@ pub(super) fn dump(root: &Root, args: &DumpArgs) -> Result<u8, CommandError> {
     } else if args.what.counters {
         counters(&slots)
     } else {
-        overview(&slots, args.json)?
+        overview::overview(&slots, args.json)?
     };
+    if !args.json {
+        rows.hide_empty(&["agent", "project"]);
+    }
     print(&rows, args.json).map_err(CommandError::Output)?;
     Ok(0)
 }
@@ -79,60 +88,11 @@ fn open(found: &Found) -> Result<Vec<Slot>, CommandError> {
     Ok(slots)
 }
 
-/// Rows of a table, or of JSON objects: the same cells under the same names.
-struct Rows {
-    heads: Vec<&'static str>,
-    rows: Vec<Vec<Value>>,
-    /// Said when there are no rows.
-    none: &'static str,
-}
-
-fn print(rows: &Rows, as_json: bool) -> io::Result<()> {
-    let mut out = io::stdout().lock();
-    if as_json {
-        for row in &rows.rows {
-            let object: serde_json::Map<String, Value> = rows
-                .heads
-                .iter()
-                .map(|h| (*h).to_owned())
-                .zip(row.iter().cloned())
-                .collect();
-            writeln!(out, "{}", Value::Object(object))?;
-        }
-        return Ok(());
-    }
-    if rows.rows.is_empty() {
-        return writeln!(out, "{}", rows.none);
-    }
-    let mut table = Table::new();
-    table
-        .load_style(presets::NOTHING)
-        .set_content_arrangement(ContentArrangement::Dynamic);
-    table.set_header(rows.heads.iter().map(|h| h.to_uppercase()));
-    for row in &rows.rows {
-        table.add_row(row.iter().map(cell));
-    }
-    for (i, first) in rows.rows[0].iter().enumerate() {
-        if let (true, Some(column)) = (first.is_number(), table.column_mut(i)) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-    }
-    writeln!(out, "{table}")
-}
-
-fn cell(v: &Value) -> String {
-    match v {
-        Value::String(s) if s.is_empty() => "-".to_owned(),
-        Value::String(s) => line::printable(s),
-        Value::Number(n) => n.as_u64().map_or_else(|| n.to_string(), units::count),
-        Value::Array(a) => a.iter().map(cell).collect::<Vec<_>>().join(" "),
-        other => other.to_string(),
-    }
-}
-
 impl Slot {
-    fn who(&self) -> [Value; 2] {
-        [
+    /// First cells of every row of a list over several slots.
+    fn head(&self) -> Vec<Value> {
+        vec![
+            json!(self.instance.id),
             json!(enrol::text(&self.info.agent)),
             json!(enrol::text(&self.info.project)),
         ]
@@ -160,81 +120,6 @@ impl Slot {
         };
         Ok(accounting::astray(&books, live))
     }
-}
-
-fn mode(config: Option<&SlotConfig>) -> &'static str {
-    match config.map(|c| c.mode) {
-        None => "detached",
-        Some(abi::MODE_AUDIT) => "audit",
-        Some(abi::MODE_OBSERVE) => "observe",
-        Some(_) => "enforce",
-    }
-}
-
-fn overview(slots: &[Slot], as_json: bool) -> Result<Rows, CommandError> {
-    if !as_json {
-        let mut seen = Vec::new();
-        for s in slots {
-            if !seen.contains(&s.instance.id) {
-                seen.push(s.instance.id.clone());
-                let loader = if s.instance.alive {
-                    "loader running"
-                } else {
-                    "loader not running (enforcement goes on)"
-                };
-                println!(
-                    "clawker v{} · {} · programs attached {} ago · {loader}",
-                    abi::ABI_VERSION,
-                    s.instance.id,
-                    units::duration(s.age())
-                );
-            }
-        }
-    }
-    let mut rows = Vec::new();
-    for s in slots {
-        let [agent, project] = s.who();
-        let ended = |v: u8| json!(s.books.ended[usize::from(v)]);
-        let (live, astray) = match s.live().and_then(|n| Ok((n, s.astray(n)?))) {
-            Ok(counted) => counted,
-            Err(_) if !s.instance.is_whole() => continue,
-            Err(e) => return Err(e),
-        };
-        let unrecorded: u64 = accounting::unrecorded(&s.books).iter().sum();
-        rows.push(vec![
-            json!(s.instance.id),
-            agent,
-            project,
-            json!(mode(s.config.as_ref())),
-            json!(enrol::text(&s.info.cgroup)),
-            json!(enrol::text(&s.info.command)),
-            json!(live),
-            ended(VERDICT_ALLOWED),
-            ended(VERDICT_DENIED),
-            ended(VERDICT_BYPASSED),
-            json!(unrecorded),
-            json!(astray),
-        ]);
-    }
-    let heads = vec![
-        "instance",
-        "agent",
-        "project",
-        "mode",
-        "cgroup",
-        "command",
-        "live",
-        "allowed",
-        "denied",
-        "bypassed",
-        "unrecorded",
-        "lost",
-    ];
-    Ok(Rows {
-        heads,
-        rows,
-        none: "nothing is attached",
-    })
 }
 
 fn policy(slots: &[Slot]) -> Result<Rows, CommandError> {
@@ -269,24 +154,15 @@ fn policy(slots: &[Slot]) -> Result<Rows, CommandError> {
             ("resolvers", resolvers.join(" ")),
         ];
         for (name, value) in settings {
-            rows.push(vec![
-                json!(s.instance.id),
-                json!(""),
-                json!(name),
-                json!(value),
-            ]);
+            rows.push([s.head(), vec![json!(""), json!(name), json!(value)]].concat());
         }
         for (number, text) in s.instance.pins.policy()?.rules(config.policy)? {
-            rows.push(vec![
-                json!(s.instance.id),
-                json!(number),
-                json!(enrol::text(&text.name)),
-                json!(enrol::text(&text.text)),
-            ]);
+            let (name, text) = (enrol::text(&text.name), enrol::text(&text.text));
+            rows.push([s.head(), vec![json!(number), json!(name), json!(text)]].concat());
         }
     }
     Ok(Rows {
-        heads: vec!["instance", "number", "name", "rule"],
+        heads: vec!["instance", "agent", "project", "number", "name", "rule"],
         rows,
         none: "no policy is in force",
     })
@@ -301,8 +177,7 @@ fn names(slots: &[Slot]) -> Result<Rows, CommandError> {
         for (key, value) in addrs.iter().filter(|(k, _)| k.slot == s.info.slot) {
             for r in value.names.iter().filter(|r| r.hash != 0) {
                 let left = Duration::from_nanos(r.expires.saturating_sub(now));
-                rows.push(vec![
-                    json!(s.instance.id),
+                let found = vec![
                     json!(look.name(key.slot, r.hash).unwrap_or_default()),
                     json!(enrol::addr(&key.addr).to_string()),
                     json!(if left.is_zero() {
@@ -310,13 +185,14 @@ fn names(slots: &[Slot]) -> Result<Rows, CommandError> {
                     } else {
                         units::duration(left)
                     }),
-                ]);
+                ];
+                rows.push([s.head(), found].concat());
             }
         }
     }
-    rows.sort_by_key(|r| (cell(&r[0]), cell(&r[1]), cell(&r[2])));
+    rows.sort_by_key(|r| r.iter().map(cell).collect::<Vec<_>>());
     Ok(Rows {
-        heads: vec!["instance", "name", "address", "expires"],
+        heads: vec!["instance", "agent", "project", "name", "address", "expires"],
         rows,
         none: "no name has been learned",
     })
@@ -329,8 +205,12 @@ fn flows(slots: &[Slot], args: &DumpArgs) -> Result<u8, CommandError> {
     let zone = TimeZone::system();
     let mut any = false;
     for s in slots {
-        let label = |f: &[u8]| Some(enrol::text(f)).filter(|t| !t.is_empty());
-        let context = session::context(label(&s.info.agent), label(&s.info.project));
+        let (agent, project) = (&s.info.agent, &s.info.project);
+        let context = Context {
+            container_id: whom::label(&s.info.container_id),
+            container_name: whom::label(&s.info.container_name),
+            ..session::context(whom::label(agent), whom::label(project))
+        };
         let mut look = Names::new(&s.instance.pins);
         for l in s
             .instance
@@ -368,7 +248,7 @@ fn counters(slots: &[Slot]) -> Rows {
     for s in slots {
         let b = &s.books;
         let mut add = |name: String, value: u64| {
-            rows.push(vec![json!(s.instance.id), json!(name), json!(value)]);
+            rows.push([s.head(), vec![json!(name), json!(value)]].concat());
         };
         add("opened".to_owned(), b.opened);
         for (v, verdict) in [(0, "allowed"), (1, "denied"), (2, "bypassed")] {
@@ -388,7 +268,7 @@ fn counters(slots: &[Slot]) -> Rows {
         add("addresses_used".to_owned(), b.addrs_used);
     }
     Rows {
-        heads: vec!["instance", "counter", "value"],
+        heads: vec!["instance", "agent", "project", "counter", "value"],
         rows,
         none: "nothing is attached",
     }

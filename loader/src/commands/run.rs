@@ -70,7 +70,14 @@ pub(super) fn run(root: &Root, control_dir: &Path, args: &RunArgs) -> Result<u8,
     let control = control_at(control_dir, group);
     notes(args, file.as_ref(), &compiled, user.as_ref());
     let reload = Reload::new(args, file.as_ref(), &compiled, user.as_ref())?;
-    let mut house = House::build(root, args, sizes, &compiled, &resolvers, reload)?;
+    let mut house = House::build(
+        root,
+        args,
+        sizes,
+        (&compiled, &resolvers),
+        reload,
+        control_dir,
+    )?;
     let plan = Plan {
         command: args.command.clone(),
         user,

@@ -2,9 +2,11 @@
 //! amount of memory whatever the other end does.
 
 use super::{
+    desk::Window,
     protocol::{self, MAX_REQUEST, Request, RequestError, Status},
     tap::{Door, Letters},
 };
+use crate::{actor::Actor, bypass::Order};
 use nix::{
     errno::Errno,
     poll::PollFlags,
@@ -15,6 +17,7 @@ use std::{
         fd::{AsFd, AsRawFd as _, BorrowedFd},
         unix::net::UnixStream,
     },
+    sync::mpsc::{Receiver, TryRecvError},
     time::{Duration, Instant},
 };
 
@@ -30,6 +33,8 @@ const CHUNKS_A_TURN: usize = 16;
 /// A connection that was let in, or one that is being told why it was not.
 pub(super) struct Guest {
     stream: UnixStream,
+    /// Whose it is; nobody's who was refused.
+    actor: Option<Actor>,
     input: Vec<u8>,
     input_over: bool,
     output: Vec<u8>,
@@ -44,17 +49,28 @@ enum State {
     Asking,
     /// Gets one.
     Watching(Letters),
+    /// Has given an order.
+    Waiting(Receiver<String>),
     /// Goes when the output is written.
     Leaving,
+}
+
+/// What a connection is served with.
+#[derive(Clone, Copy)]
+pub(super) struct Counter<'a> {
+    pub(super) door: &'a Door,
+    pub(super) window: &'a Window,
+    pub(super) status: &'a Status,
 }
 
 /// The connection is over.
 pub(super) struct Gone;
 
 impl Guest {
-    pub(super) fn new(stream: UnixStream) -> Self {
+    pub(super) fn new(stream: UnixStream, actor: Option<Actor>) -> Self {
         Self {
             stream,
+            actor,
             input: Vec::new(),
             input_over: false,
             output: Vec::new(),
@@ -67,7 +83,7 @@ impl Guest {
 
     /// Somebody who is told why he cannot stay.
     pub(super) fn refused(stream: UnixStream, why: &str) -> Self {
-        let mut guest = Self::new(stream);
+        let mut guest = Self::new(stream, None);
         guest.refuse(why);
         guest
     }
@@ -76,7 +92,8 @@ impl Guest {
     pub(super) fn interest(&self) -> PollFlags {
         let mut flags = PollFlags::empty();
         // Who does not take the answers need not ask for more of them.
-        if !self.input_over && self.output.is_empty() {
+        let busy = matches!(self.state, State::Waiting(_));
+        if !self.input_over && !busy && self.output.is_empty() {
             flags |= PollFlags::POLLIN;
         }
         if !self.output.is_empty() {
@@ -89,7 +106,7 @@ impl Guest {
     pub(super) fn deadline(&self) -> Option<Instant> {
         match self.state {
             State::Watching(_) => None,
-            State::Asking | State::Leaving => Some(self.since + PATIENCE),
+            State::Asking | State::Waiting(_) | State::Leaving => Some(self.since + PATIENCE),
         }
     }
 
@@ -99,12 +116,8 @@ impl Guest {
     }
 
     /// One turn: reads what came, writes what there is and what fits.
-    pub(super) fn turn(
-        &mut self,
-        ready: PollFlags,
-        door: &Door,
-        status: &Status,
-    ) -> Result<(), Gone> {
+    pub(super) fn turn(&mut self, ready: PollFlags, counter: Counter<'_>) -> Result<(), Gone> {
+        self.hear_back();
         if self.deadline().is_some_and(|d| Instant::now() >= d) {
             return Err(Gone);
         }
@@ -113,7 +126,7 @@ impl Guest {
         }
         if ready.contains(PollFlags::POLLIN) {
             self.read()?;
-            self.requests(door, status);
+            self.requests(counter);
         }
         self.write()
     }
@@ -153,14 +166,30 @@ impl Guest {
         Ok(())
     }
 
-    fn requests(&mut self, door: &Door, status: &Status) {
+    /// Takes the answer to an order, or gives up waiting for it.
+    fn hear_back(&mut self) {
+        let State::Waiting(from) = &self.state else {
+            return;
+        };
+        match from.try_recv() {
+            Ok(line) => {
+                self.output.extend_from_slice(line.as_bytes());
+                self.leave();
+            }
+            Err(TryRecvError::Empty) if self.since.elapsed() < PATIENCE => {}
+            Err(_) => self.refuse(&RequestError::Unanswered.to_string()),
+        }
+    }
+
+    fn requests(&mut self, counter: Counter<'_>) {
         while let Some(end) = self.input.iter().position(|b| *b == b'\n') {
             let line: Vec<u8> = self.input.drain(..=end).collect();
             if matches!(self.state, State::Watching(_)) {
                 return self.refuse(&RequestError::Watching.to_string());
             }
             match Request::parse(&line[..end]) {
-                Ok(request) => self.answer(request, door, status),
+                Ok(Request::Order(order)) => return self.order(order, counter),
+                Ok(request) => self.answer(&request, counter),
                 Err(e) => return self.refuse(&e.to_string()),
             }
         }
@@ -176,15 +205,29 @@ impl Guest {
         }
     }
 
-    fn answer(&mut self, request: Request, door: &Door, status: &Status) {
+    /// Passes an order on. It is the last thing that is asked for on this connection.
+    fn order(&mut self, order: Order, counter: Counter<'_>) {
+        let wake = &counter.door.wake;
+        let asked = self.actor.clone();
+        let asked = asked.and_then(|actor| counter.window.ask(order, actor, wake));
+        match asked {
+            Some(from) => {
+                self.state = State::Waiting(from);
+                self.since = Instant::now();
+            }
+            None => self.refuse(&RequestError::Busy.to_string()),
+        }
+    }
+
+    fn answer(&mut self, request: &Request, counter: Counter<'_>) {
         self.requests += 1;
         if self.requests > MAX_REQUESTS {
             return self.refuse(&RequestError::TooMany.to_string());
         }
         self.output
-            .extend_from_slice(protocol::status(status).as_bytes());
+            .extend_from_slice(protocol::status(counter.status).as_bytes());
         if let Request::Watch(watch) = request {
-            self.state = State::Watching(door.join(watch.live));
+            self.state = State::Watching(counter.door.join(watch.live));
         }
     }
 

@@ -1,6 +1,9 @@
 //! What is said over the socket: one JSON object a line, both ways. Pure.
 
-use crate::record::Record;
+use crate::{
+    bypass::{Done, Lift, Lifted, Order, Restore},
+    record::Record,
+};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -11,12 +14,14 @@ pub const VERSION: u32 = 1;
 pub const MAX_REQUEST: usize = 4096;
 
 /// What a client may ask for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
     /// Who the instance is.
     Status,
     /// Flows from now on.
     Watch(Watch),
+    /// Enforcement is to be lifted, or put back.
+    Order(Order),
 }
 
 /// How to watch.
@@ -45,8 +50,17 @@ pub enum RequestError {
     #[error("version {0} of the protocol is not spoken here, {VERSION} is")]
     Version(u32),
     /// Nothing, or two things at once.
-    #[error("a request asks for one thing: watch or status")]
+    #[error("a request asks for one thing: status, watch, bypass or enforce")]
     NotOne,
+    /// An order without bounds.
+    #[error("{0}")]
+    Order(String),
+    /// The loop that carries orders out does not come round.
+    #[error("the loader is too busy to do it; nothing was done")]
+    Busy,
+    /// Nor does its answer.
+    #[error("the loader has not said in time whether it was done")]
+    Unanswered,
     /// A line without an end.
     #[error("a request has at most {MAX_REQUEST} bytes")]
     TooLong,
@@ -68,6 +82,8 @@ struct Asked {
     v: u32,
     watch: Option<Watch>,
     status: Option<Empty>,
+    bypass: Option<Lift>,
+    enforce: Option<Restore>,
 }
 
 impl Request {
@@ -75,11 +91,22 @@ impl Request {
     pub fn parse(line: &[u8]) -> Result<Self, RequestError> {
         let asked: Asked =
             serde_json::from_slice(line).map_err(|e| RequestError::Json(e.to_string()))?;
-        match (asked.v, asked.watch, asked.status) {
-            (VERSION, Some(watch), None) => Ok(Self::Watch(watch)),
-            (VERSION, None, Some(_)) => Ok(Self::Status),
-            (VERSION, ..) => Err(RequestError::NotOne),
-            (v, ..) => Err(RequestError::Version(v)),
+        if asked.v != VERSION {
+            return Err(RequestError::Version(asked.v));
+        }
+        match (asked.watch, asked.status, asked.bypass, asked.enforce) {
+            (Some(watch), None, None, None) => Ok(Self::Watch(watch)),
+            (None, Some(_), None, None) => Ok(Self::Status),
+            (None, None, Some(lift), None) => Self::order(Order::Lift(lift)),
+            (None, None, None, Some(restore)) => Self::order(Order::Restore(restore)),
+            _ => Err(RequestError::NotOne),
+        }
+    }
+
+    fn order(order: Order) -> Result<Self, RequestError> {
+        match order.check() {
+            Ok(()) => Ok(Self::Order(order)),
+            Err(e) => Err(RequestError::Order(e.to_string())),
         }
     }
 
@@ -89,6 +116,12 @@ impl Request {
         let asked = match self {
             Self::Status => serde_json::json!({ "v": VERSION, "status": {} }),
             Self::Watch(watch) => serde_json::json!({ "v": VERSION, "watch": watch }),
+            Self::Order(Order::Lift(lift)) => {
+                serde_json::json!({ "v": VERSION, "bypass": lift })
+            }
+            Self::Order(Order::Restore(restore)) => {
+                serde_json::json!({ "v": VERSION, "enforce": restore })
+            }
         };
         format!("{asked}\n")
     }
@@ -137,6 +170,10 @@ pub enum Message<'a> {
     Live(Live),
     /// So many records were not sent, because they were not taken fast enough.
     Lost(u64),
+    /// The bypasses that run now.
+    Bypasses(Vec<Lifted>),
+    /// What came of an order.
+    Done(Done),
     /// The instance is over.
     End,
     /// A refusal.
@@ -157,6 +194,8 @@ struct Said<'a> {
     ended: Option<&'a RawValue>,
     live: Option<Live>,
     lost: Option<u64>,
+    bypasses: Option<Vec<Lifted>>,
+    done: Option<Done>,
     end: Option<Empty>,
     error: Option<String>,
 }
@@ -181,6 +220,10 @@ impl<'a> Message<'a> {
             Said { ended: Some(r), .. } => Self::Ended(r.get()),
             Said { live: Some(l), .. } => Self::Live(l),
             Said { lost: Some(n), .. } => Self::Lost(n),
+            Said {
+                bypasses: Some(b), ..
+            } => Self::Bypasses(b),
+            Said { done: Some(d), .. } => Self::Done(d),
             Said { end: Some(_), .. } => Self::End,
             _ => Self::Unknown,
         })
@@ -222,6 +265,18 @@ pub(super) fn lost(records: u64) -> String {
     format!("{{\"lost\":{records}}}\n")
 }
 
+/// The line that tells watchers which bypasses run.
+pub(super) fn bypasses(all: &[Lifted]) -> String {
+    let text = serde_json::json!({ "bypasses": all });
+    format!("{text}\n")
+}
+
+/// The line that tells what came of an order.
+pub(super) fn done(done: &Done) -> String {
+    let text = serde_json::json!({ "v": VERSION, "done": done });
+    format!("{text}\n")
+}
+
 /// The last line of an instance.
 pub(super) const END: &str = "{\"end\":{}}\n";
 
@@ -232,122 +287,4 @@ pub(super) fn error(why: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::render::line::tests::record;
-    use proptest::prelude::*;
-
-    #[test]
-    fn requests_ask_for_one_thing_in_one_version() {
-        let parse = |line: &str| Request::parse(line.as_bytes());
-        assert_eq!(parse(r#"{"v":1,"status":{}}"#), Ok(Request::Status));
-        let all = Request::Watch(Watch { live: true });
-        assert_eq!(parse(r#"{"v":1,"watch":{}}"#), Ok(all));
-        let ended = Request::Watch(Watch { live: false });
-        assert_eq!(parse(r#"{"watch":{"live":false},"v":1}"#), Ok(ended));
-        for request in [Request::Status, all, ended] {
-            assert_eq!(parse(request.line().trim_end()), Ok(request));
-        }
-        assert_eq!(
-            parse(r#"{"v":2,"watch":{}}"#),
-            Err(RequestError::Version(2))
-        );
-        assert_eq!(parse(r#"{"v":1}"#), Err(RequestError::NotOne));
-        let both = parse(r#"{"v":1,"watch":{},"status":{}}"#);
-        assert_eq!(both, Err(RequestError::NotOne));
-        for wrong in [
-            "",
-            "{",
-            "1",
-            "[]",
-            r#"{"watch":{}}"#,
-            r#"{"v":1,"watch":{"fast":1}}"#,
-            r#"{"v":1,"watch":1}"#,
-            r#"{"v":-1,"watch":{}}"#,
-            r#"{"v":1,"kill":{}}"#,
-        ] {
-            assert!(
-                matches!(parse(wrong), Err(RequestError::Json(_))),
-                "{wrong}"
-            );
-        }
-        assert!(Request::parse(b"\xff\xfe").is_err());
-    }
-
-    #[test]
-    fn what_is_said_is_understood() {
-        let r = record();
-        let line = ended(&r).unwrap();
-        let Ok(Message::Ended(json)) = Message::parse(line.trim_end()) else {
-            panic!("{line}")
-        };
-        assert_eq!(serde_json::from_str::<Record>(json).unwrap(), r);
-        let spaced = format!(" {{ \"ended\" : {json} }} ");
-        assert!(matches!(Message::parse(&spaced), Ok(Message::Ended(j)) if j == json));
-        assert!(matches!(
-            Message::parse(lost(7).trim_end()),
-            Ok(Message::Lost(7))
-        ));
-        assert!(matches!(Message::parse(END.trim_end()), Ok(Message::End)));
-        assert!(
-            matches!(Message::parse(error("a \"b\"").trim_end()), Ok(Message::Error(e)) if e == "a \"b\"")
-        );
-        assert!(matches!(
-            Message::parse(r#"{"v":1,"weather":{}}"#),
-            Ok(Message::Unknown)
-        ));
-        assert!(Message::parse("nonsense").is_err());
-    }
-
-    #[test]
-    fn a_snapshot_has_what_fits_and_says_how_many_there_are() {
-        let flows = |n| std::iter::repeat_with(record).take(n);
-        for n in [0, 1, 3] {
-            let line = live(n, flows(n), 1 << 20);
-            let Ok(Message::Live(l)) = Message::parse(line.trim_end()) else {
-                panic!("{line}")
-            };
-            assert_eq!((l.total, l.flows.len()), (n as u64, n));
-        }
-        let line = live(9000, flows(9000), 10_000);
-        assert!(line.len() < 10_100);
-        let Ok(Message::Live(l)) = Message::parse(line.trim_end()) else {
-            panic!("{line}")
-        };
-        assert_eq!(l.total, 9000);
-        assert!((5..100).contains(&l.flows.len()), "{}", l.flows.len());
-    }
-
-    #[test]
-    fn the_documentation_is_right() {
-        let page = include_str!("../../../docs/control.md");
-        let lines = |kind: &str| {
-            let block = page.split(&format!("```{kind}\n")).nth(1).unwrap();
-            block
-                .split("```")
-                .next()
-                .unwrap()
-                .lines()
-                .collect::<Vec<_>>()
-        };
-        assert_eq!(lines("request").len(), 3);
-        for line in lines("request") {
-            assert!(Request::parse(line.as_bytes()).is_ok(), "{line}");
-        }
-        for line in lines("said") {
-            assert!(
-                matches!(Message::parse(line), Ok(Message::Status(_))),
-                "{line}"
-            );
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn no_bytes_bring_it_down(bytes in prop::collection::vec(any::<u8>(), 0..200), text in ".*") {
-            let _ = Request::parse(&bytes);
-            let _ = Request::parse(text.as_bytes());
-            let _ = Message::parse(&text);
-        }
-    }
-}
+mod tests;

@@ -1,7 +1,13 @@
 //! The thread that serves the socket. It shares nothing with the data path but the queues, and runs at a
 //! lower priority: watching may lose lines, the rest of the loader may not.
 
-use super::{ControlError, Gate, Rank, Status, Tap, guest::Guest, place, socket_path, tap::Door};
+use super::{
+    ControlError, Desk, Gate, Rank, Status, Tap,
+    desk::{self, Window},
+    guest::{Counter, Guest},
+    place, socket_path,
+    tap::Door,
+};
 use nix::{
     errno::Errno,
     poll::{PollFd, PollFlags, PollTimeout, poll},
@@ -46,11 +52,16 @@ pub struct Server {
 
 impl Server {
     /// Starts serving an instance in a directory that [`super::prepare`] found good. The calling process
-    /// must not fork without exec from here on. Returns where to put flows in.
-    pub fn start(dir: &Path, gate: Gate, status: Status) -> Result<(Self, Tap), ControlError> {
+    /// must not fork without exec from here on. Returns where to put flows in, and where to find orders.
+    pub fn start(
+        dir: &Path,
+        gate: Gate,
+        status: Status,
+    ) -> Result<(Self, Tap, Desk), ControlError> {
         let listener = place::listen(dir, &status.instance, gate.group)?;
         let path = socket_path(dir, &status.instance);
         let (tap, door) = Tap::open().map_err(ControlError::Thread)?;
+        let (desk, window) = desk::open().map_err(ControlError::Thread)?;
         let mut server = Self {
             path,
             wake: Arc::clone(&door.wake),
@@ -62,6 +73,7 @@ impl Server {
             gate,
             status,
             door,
+            window,
             over: Arc::clone(&server.over),
             guests: Vec::new(),
             deaf_until: None,
@@ -72,7 +84,7 @@ impl Server {
             .spawn(move || room.serve())
             .map_err(ControlError::Thread)?;
         server.thread = Some(thread);
-        Ok((server, tap))
+        Ok((server, tap, desk))
     }
 }
 
@@ -95,6 +107,7 @@ struct Room {
     gate: Gate,
     status: Status,
     door: Door,
+    window: Window,
     over: Arc<AtomicBool>,
     guests: Vec<Guest>,
     deaf_until: Option<Instant>,
@@ -149,11 +162,15 @@ impl Room {
             .collect();
         // Empty it; it says only that there is something.
         let _ = self.door.wake.read();
-        let (door, status) = (&self.door, &self.status);
+        let counter = Counter {
+            door: &self.door,
+            window: &self.window,
+            status: &self.status,
+        };
         let mut flags = ready[2..].iter();
         self.guests.retain_mut(|g| {
             let ready = flags.next().copied().unwrap_or(PollFlags::empty());
-            g.turn(ready, door, status).is_ok()
+            g.turn(ready, counter).is_ok()
         });
         if !deaf {
             self.deaf_until = None;
@@ -181,20 +198,20 @@ impl Room {
         if stream.set_nonblocking(true).is_err() {
             return;
         }
-        let refusal = match self.gate.admit(&stream) {
-            Err(e) => Some(e.to_string()),
-            Ok(rank) if self.guests.len() >= room_for(rank) => {
-                Some("too many are connected already".to_owned())
+        let mut guest = match self.gate.admit(&stream) {
+            Err(e) => Guest::refused(stream, &e.to_string()),
+            Ok(admitted) if self.guests.len() >= room_for(admitted.rank) => {
+                Guest::refused(stream, "too many are connected already")
             }
-            Ok(_) => None,
+            Ok(admitted) => Guest::new(stream, Some(admitted.actor)),
         };
-        let (door, status) = (&self.door, &self.status);
-        let mut guest = match refusal {
-            None => Guest::new(stream),
-            Some(why) => Guest::refused(stream, &why),
+        let counter = Counter {
+            door: &self.door,
+            window: &self.window,
+            status: &self.status,
         };
         // A refusal is said at once and not waited for: it must not take a place.
-        let stays = guest.turn(PollFlags::empty(), door, status).is_ok();
+        let stays = guest.turn(PollFlags::empty(), counter).is_ok();
         if stays && self.guests.len() < MAX_GUESTS {
             self.guests.push(guest);
         }

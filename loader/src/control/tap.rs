@@ -1,7 +1,7 @@
 //! Between the data path and its watchers: a bounded queue for each, filled without ever waiting.
 
 use super::protocol;
-use crate::record::Record;
+use crate::{bypass::Lifted, record::Record};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::{
     io,
@@ -35,6 +35,8 @@ pub struct Tap {
     /// Lines put in since the last wake-up.
     fresh: usize,
     live_at: Option<Instant>,
+    /// What was last said of bypasses; newcomers are told it too.
+    bypasses: Option<Arc<str>>,
 }
 
 /// The data path's end of one watcher's queue.
@@ -84,7 +86,13 @@ impl Tap {
     /// Lets in who came since the last call.
     pub fn admit(&mut self) {
         if let Some(newcomers) = &self.newcomers {
-            self.queues.extend(newcomers.try_iter());
+            for queue in newcomers.try_iter() {
+                if let Some(line) = &self.bypasses {
+                    queue.offer(line);
+                    self.fresh += 1;
+                }
+                self.queues.push(queue);
+            }
         }
     }
 
@@ -120,6 +128,17 @@ impl Tap {
             q.offer(&line);
         }
         self.fresh += 1;
+    }
+
+    /// Tells which bypasses run, whoever watches now and whoever comes later.
+    pub fn bypasses(&mut self, all: &[Lifted]) {
+        let line: Arc<str> = protocol::bypasses(all).into();
+        for q in &self.queues {
+            q.offer(&line);
+        }
+        self.fresh += 1;
+        self.bypasses = (!all.is_empty()).then_some(line);
+        self.flush();
     }
 
     /// Wakes who passes it on, if there is anything.

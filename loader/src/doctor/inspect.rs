@@ -12,7 +12,8 @@ use crate::{
         KernelError, Pins,
         query::{self, Link, ProgramInfo},
     },
-    session,
+    session, weakness,
+    whom::{self, Whom},
 };
 use abi::{FoldKey, FoldRow, SlotInfo, SlotMetrics, maps, programs};
 use std::{
@@ -33,10 +34,10 @@ const READINGS: usize = 5;
 const SETTLE: Duration = Duration::from_millis(300);
 
 /// Looks at an instance and says what there is to say, twice if it looks bad at first. Nothing when it
-/// went meanwhile.
+/// went meanwhile. Of its slots only those of `whom` are looked at.
 #[must_use]
-pub fn findings(found: &Found, resolvers: &[IpAddr]) -> Vec<Finding> {
-    let first = instance::findings(&look(found, resolvers));
+pub fn findings(found: &Found, resolvers: &[IpAddr], whom: &Whom) -> Vec<Finding> {
+    let first = instance::findings(&look(found, resolvers, whom));
     if !any_problem(&first) {
         return first;
     }
@@ -44,10 +45,10 @@ pub fn findings(found: &Found, resolvers: &[IpAddr]) -> Vec<Finding> {
     if !found.pins.dir().exists() {
         return Vec::new();
     }
-    instance::findings(&look(found, resolvers))
+    instance::findings(&look(found, resolvers, whom))
 }
 
-fn look(found: &Found, resolvers: &[IpAddr]) -> Instance {
+fn look(found: &Found, resolvers: &[IpAddr], whom: &Whom) -> Instance {
     let pins = &found.pins;
     // What waits is read first: every flow of it is among the ended ones that are counted later.
     let rings = [maps::RING_ALLOWED, maps::RING_DENIED]
@@ -56,7 +57,8 @@ fn look(found: &Found, resolvers: &[IpAddr]) -> Instance {
     let rows = pins.books().unwrap_or_default();
     let slots = pins.infos().map_err(|e| e.to_string()).map(|infos| {
         let of = |(index, info): &(u32, SlotInfo)| slot(pins, *index, info, &rows, &folds);
-        infos.iter().map(of).collect()
+        let meant = infos.iter().filter(|(_, info)| whom.covers(info));
+        meant.map(of).collect()
     });
     let map = |name: &'static str| (name, query::map(&pins.map_path(name)).map_err(why));
     let iterator =
@@ -179,6 +181,13 @@ fn slot(
             effective: ask(true),
         }
     };
+    let name = whom::name(&enrol::text(&info.agent), &enrol::text(&info.project));
+    let shown = if name.is_empty() {
+        place.clone()
+    } else {
+        format!("{place} ({name})")
+    };
+    let by = whom::label(&info.bypass_by);
     let (nested, nested_cut) = path
         .as_deref()
         .map_or((Vec::new(), false), |p| below(p, &place));
@@ -192,7 +201,9 @@ fn slot(
         nested,
         nested_cut,
         books: books(pins, index, info.slot, rows, folded),
-        place: crate::render::line::printable(&place),
+        place: crate::render::line::printable(&shown),
+        weaknesses: weakness::of(info.weaknesses),
+        lifted_by: by.map(|by| (by, enrol::text(&info.bypass_reason))),
     }
 }
 

@@ -1,7 +1,10 @@
 //! What was seen of an instance, and everything there is to say of it.
 
 use super::{Finding, books, hooks, pins};
-use crate::kernel::query::{Link, MapInfo, ProgramInfo, RingFill};
+use crate::{
+    docker::Weakness,
+    kernel::query::{Link, MapInfo, ProgramInfo, RingFill},
+};
 use abi::{SlotConfig, SlotMetrics};
 use std::{collections::BTreeMap, net::IpAddr};
 
@@ -49,8 +52,12 @@ pub struct Slot {
     pub index: u32,
     /// Id of the cgroup that was enrolled.
     pub cgroup_id: u64,
-    /// Path of the cgroup, for people.
+    /// Path of the cgroup, with the agent's name if it has one, for people.
     pub place: String,
+    /// What weakens the firewall around it.
+    pub weaknesses: Vec<Weakness>,
+    /// Who ordered the bypass that runs, or the last one, and why.
+    pub lifted_by: Option<(String, String)>,
     /// The cgroup that is there now.
     pub cgroup: Place,
     /// The configuration that programs see; none when nothing is attached.
@@ -268,6 +275,8 @@ pub(super) mod sample {
             index: 1,
             cgroup_id: 55,
             place: "clawker/run-1".into(),
+            weaknesses: vec![],
+            lifted_by: None,
             cgroup: Place::There(55),
             config: Ok(Some(config)),
             hooks: programs::CGROUP.map(hook).into(),

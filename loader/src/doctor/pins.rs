@@ -6,7 +6,13 @@ use super::{
     instance::{Instance, Slot},
     plural,
 };
-use crate::{enrol, kernel::query::Target, render::units};
+use crate::{
+    docker::Weakness,
+    enrol,
+    kernel::query::Target,
+    render::{line::printable, units},
+    weakness,
+};
 use abi::{MODE_AUDIT, MODE_OBSERVE, SlotConfig, maps};
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
@@ -246,6 +252,7 @@ fn slot(i: &Instance, s: &Slot) -> Vec<Finding> {
     }
     let mut all = vec![in_force(i, s, config)];
     all.extend(lifted(i, s, config));
+    all.extend(s.weaknesses.iter().map(|w| weak(s, *w)));
     all.extend(resolvers(i, config));
     all
 }
@@ -277,16 +284,38 @@ fn in_force(i: &Instance, s: &Slot, config: &SlotConfig) -> Finding {
 
 fn lifted(i: &Instance, s: &Slot, config: &SlotConfig) -> Option<Finding> {
     let left = config.bypass_until.checked_sub(i.now).filter(|n| *n > 0)?;
+    let by = s.lifted_by.as_ref();
+    let by = by.map_or(String::new(), |(by, why)| {
+        printable(&format!(", by {by}: {why}"))
+    });
     Some(Finding::note(
         "bypass",
         format!(
-            "{} is bypassed for {} more",
+            "{} is bypassed for {} more{by}",
             s.place,
             units::duration(Duration::from_nanos(left))
         ),
         "nothing but the built-in deny set is refused until then",
-        "",
+        format!("to end it now: ebpf-manager enforce --instance {}", i.id),
     ))
+}
+
+/// A set-up that weakens the firewall.
+fn weak(s: &Slot, w: Weakness) -> Finding {
+    let t = weakness::told(w);
+    Finding::problem(
+        "weakness",
+        format!("the container of {} {}", s.place, t.what),
+        t.cost,
+        format!("{}, or accept it with --accept {}", t.mend, t.word),
+    )
+}
+
+/// Whether a finding is about a weakness that is meant: one of these words.
+#[must_use]
+pub fn is_accepted(f: &Finding, accepted: &[String]) -> bool {
+    let ends = |word: &String| f.mend.ends_with(&format!("--accept {word}"));
+    f.check == "weakness" && accepted.iter().any(ends)
 }
 
 /// A machine that asks other resolvers than a slot trusts.

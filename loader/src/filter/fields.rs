@@ -138,7 +138,7 @@ use Get::{Addr, Flag, Number, Place, Proto, Size, Span, Text, Time, Word};
 
 /// Every field: short names first, then those of records in their order.
 #[rustfmt::skip]
-pub static FIELDS: [Field; 44] = [
+pub static FIELDS: [Field; 46] = [
     short("dst", "where to: address, network (10.0.0.0/8) or DNS name", Place(|r| r.dst_ip, names)),
     short("src", "where from: address or network", Addr(|r| r.src_ip)),
     short("host", "DNS names of the destination, and the name of a refused query", Text(names_and_query)),
@@ -155,6 +155,8 @@ pub static FIELDS: [Field; 44] = [
     field("time", "end of the flow: 2026-01-31T08:00:00Z", Time(|r| Some(r.time))),
     field("agent", "agent", Text(|r| some(r.agent.as_ref()))),
     field("project", "project", Text(|r| some(r.project.as_ref()))),
+    field("container_id", "the engine's id of the container", Text(|r| some(r.container_id.as_ref()))),
+    field("container_name", "name of the container", Text(|r| some(r.container_name.as_ref()))),
     field("verdict", "ALLOWED, DENIED or BYPASSED", Word(|r| r.verdict, &VERDICTS)),
     field("direction", "egress, or ingress for accepted flows", Word(|r| r.direction, &DIRECTIONS)),
     field("src_ip", "source address", Addr(|r| r.src_ip)),

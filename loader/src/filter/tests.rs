@@ -5,7 +5,7 @@ use proptest::prelude::*;
 /// A flow with every field set.
 fn whole() -> Record {
     serde_json::from_value(serde_json::json!({
-        "time": "2026-01-31T08:00:00.5Z", "agent": "Reviewer", "project": "acme",
+        "time": "2026-01-31T08:00:00.5Z", "agent": "Reviewer", "project": "acme", "container_id": "3f2a", "container_name": "web",
         "verdict": "DENIED", "direction": "egress",
         "src_ip": "192.0.2.1", "src_port": 40000, "dst_ip": "10.1.2.3", "dst_port": 22,
         "l4_proto": "tcp", "dst_host": "api.GitHub.com", "dst_hosts": ["one.example.com", "two.example.com"],

@@ -18,6 +18,8 @@ impl Record {
         RecordBuilder::new(stream::FLOW, self.time, observed, severity, sentence)
             .maybe(f::AGENT, self.agent.as_deref())
             .maybe(f::PROJECT, self.project.as_deref())
+            .maybe(f::CONTAINER_ID, self.container_id.as_deref())
+            .maybe(f::CONTAINER_NAME, self.container_name.as_deref())
             .with(f::VERDICT, self.verdict)
             .with(f::DIRECTION, self.direction)
             .maybe(f::SRC_IP, self.src_ip)

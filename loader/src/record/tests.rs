@@ -18,6 +18,8 @@ pub(super) fn context() -> Context {
     Context {
         agent: Some("reviewer".to_owned()),
         project: Some("acme".to_owned()),
+        container_id: None,
+        container_name: None,
         boot: "b007".to_owned(),
         wall_offset: 1_700_000_000_000_000_000,
     }

@@ -163,6 +163,8 @@ pub(crate) mod tests {
             time: Timestamp::from_second(1_700_000_000).unwrap(),
             agent: None,
             project: None,
+            container_id: None,
+            container_name: None,
             verdict: "ALLOWED",
             direction: "egress",
             src_ip: None,

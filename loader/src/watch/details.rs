@@ -2,15 +2,37 @@
 
 use super::{model::Details, table::Row};
 use crate::{
+    bypass::Lifted,
     filter::FIELDS,
     render::{line, units},
 };
+use jiff::{Timestamp, tz::TimeZone};
 use serde_json::Value;
 use std::time::Duration;
 
-/// Labels and values: what happened in words, then every field of the record.
+/// A running bypass for people: what is left of it, by whom, and why.
 #[must_use]
-pub fn lines(details: &Details) -> Vec<(&'static str, String)> {
+pub fn bypass(b: &Lifted, now: Timestamp, zone: &TimeZone) -> String {
+    let until = b.until.to_zoned(zone.clone()).strftime("%H:%M:%S");
+    line::printable(&format!(
+        "{} left, until {until} (by {}): {}",
+        left(b, now),
+        b.by,
+        b.reason
+    ))
+}
+
+/// How long a bypass still runs.
+#[must_use]
+pub fn left(b: &Lifted, now: Timestamp) -> String {
+    let left = Duration::try_from(b.until.duration_since(now)).unwrap_or_default();
+    units::duration(left)
+}
+
+/// Labels and values: what happened in words, then every field of the record. `lifted`: the bypass that
+/// its agent has now.
+#[must_use]
+pub fn lines(details: &Details, lifted: Option<String>) -> Vec<(&'static str, String)> {
     let Row {
         record, instance, ..
     } = &*details.row;
@@ -33,8 +55,9 @@ pub fn lines(details: &Details) -> Vec<(&'static str, String)> {
             line::printable(&format!("{rule} ({})", record.reason)),
         ),
         ("in words", line::printable(&line::why(record))),
-        ("", String::new()),
     ];
+    lines.extend(lifted.map(|text| ("bypass now", text)));
+    lines.push(("", String::new()));
     // A record is always an object.
     let json = serde_json::to_value(record).unwrap_or_default();
     let fields = FIELDS.iter().filter(|f| f.in_record);

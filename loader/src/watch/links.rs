@@ -1,6 +1,9 @@
 //! Connections to the control sockets of running instances: found, opened, read and lost.
 
-use crate::control::{self, ControlError, Live, Message, Request, Status, Watch};
+use crate::{
+    bypass::Lifted,
+    control::{self, ControlError, Live, Message, Request, Status, Watch},
+};
 use nix::{
     errno::Errno,
     sys::socket::{MsgFlags, send},
@@ -32,6 +35,8 @@ pub enum News<'a> {
     Ended(&'a str),
     /// What lives.
     Live(Live),
+    /// The bypasses that run now.
+    Bypasses(Vec<Lifted>),
     /// So many records did not come through, because we were too slow.
     Lost(u64),
     /// It is gone.
@@ -225,7 +230,8 @@ impl Link {
             Ok(Message::Lost(n)) => tell(&self.id, News::Lost(n)),
             Ok(Message::End) => self.left = Some(Left::Over),
             Ok(Message::Error(why)) => self.left = Some(Left::Refused(why)),
-            Ok(Message::Unknown) => {}
+            Ok(Message::Bypasses(all)) => tell(&self.id, News::Bypasses(all)),
+            Ok(Message::Unknown | Message::Done(_)) => {}
             Err(e) => self.left = Some(Left::Refused(e)),
         }
         self.line.clear();

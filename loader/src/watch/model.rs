@@ -5,7 +5,9 @@ use super::{
     links::{Left, News},
     table::{Ended, Row, in_order},
 };
-use crate::{cli::Sort, control::Status, filter::Filter};
+use crate::{
+    bypass::Lifted, cli::Sort, control::Status, filter::Filter, record::Record, whom::Whom,
+};
 use std::{collections::BTreeMap, rc::Rc};
 
 /// One of the two tables.
@@ -56,6 +58,8 @@ pub enum Page {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Source {
     pub(super) status: Option<Status>,
+    /// Bypasses that run in it.
+    pub(super) bypasses: Vec<Lifted>,
     live: Vec<Rc<Row>>,
     /// Live flows there are; more than those that were told if there are very many.
     live_total: u64,
@@ -79,6 +83,8 @@ pub struct Model {
     /// Live flows as they are shown: chosen and in order.
     live: Vec<Rc<Row>>,
     frozen: Option<Frozen>,
+    /// Whose flows are shown at all.
+    pub(super) whom: Whom,
     pub(super) filter: Filter,
     pub(super) edit: Option<Edit>,
     pub(super) sort: Sort,
@@ -104,6 +110,22 @@ impl Model {
         }
     }
 
+    /// Of these agents alone.
+    #[must_use]
+    pub fn of(self, whom: Whom) -> Self {
+        Self { whom, ..self }
+    }
+
+    /// The bypass that a flow's agent has, if one runs.
+    pub(super) fn bypass_of(&self, row: &Row) -> Option<&Lifted> {
+        let of = |r: &Record, b: &Lifted| {
+            let container = b.container_name.is_none() || r.container_name == b.container_name;
+            container && r.agent == b.agent && r.project == b.project
+        };
+        let mut all = self.sources.get(&*row.instance)?.bypasses.iter();
+        all.find(|b| of(&row.record, b))
+    }
+
     /// Takes in what an instance says.
     pub fn hear(&mut self, id: &str, news: News<'_>) {
         match news {
@@ -121,11 +143,26 @@ impl Model {
                         record,
                     })
                 };
-                let rows: Vec<_> = live.flows.into_iter().map(row).collect();
-                self.renew_details(&instance, &rows, live.total);
+                let told = live.flows.len() as u64;
+                let mut flows = live.flows;
+                flows.retain(|r| self.whom.covers_flow(r));
+                // Of those that were not told it is not known whose they are.
+                let total = live.total - (told - flows.len() as u64).min(live.total);
+                let rows: Vec<_> = flows.into_iter().map(row).collect();
+                self.renew_details(&instance, &rows, total);
                 let source = self.sources.entry(id.to_owned()).or_default();
-                (source.live, source.live_total) = (rows, live.total);
+                (source.live, source.live_total) = (rows, total);
                 self.arrange();
+            }
+            News::Bypasses(mut all) => {
+                let covers = |b: &Lifted| {
+                    let same = |wanted: &Option<String>, has: &Option<String>| {
+                        wanted.is_none() || wanted == has
+                    };
+                    same(&self.whom.agent, &b.agent) && same(&self.whom.project, &b.project)
+                };
+                all.retain(covers);
+                self.sources.entry(id.to_owned()).or_default().bypasses = all;
             }
             News::Lost(records) => self.lost = self.lost.saturating_add(records),
             News::Left(left) => {
@@ -147,11 +184,14 @@ impl Model {
     }
 
     fn end(&mut self, id: &str, json: &str) {
-        let Ok(record) = serde_json::from_str(json) else {
+        let Ok(record) = serde_json::from_str::<Record>(json) else {
             self.notice = format!("{id} told of a flow that cannot be read");
             self.lost += 1;
             return;
         };
+        if !self.whom.covers_flow(&record) {
+            return;
+        }
         self.heard += 1;
         let row = Rc::new(Row {
             key: self.next_key,

@@ -7,10 +7,13 @@ use super::{
     table::Row,
 };
 use crate::{
+    bypass::Lifted,
+    control::Status,
     filter::{FIELDS, Filter},
     render::{line::printable, units},
+    whom,
 };
-use jiff::tz::TimeZone;
+use jiff::{Timestamp, tz::TimeZone};
 use ratatui::{
     Frame,
     buffer::Buffer,
@@ -30,6 +33,8 @@ pub struct Look {
     pub color: bool,
     /// Of times.
     pub zone: TimeZone,
+    /// What time it is.
+    pub now: Timestamp,
 }
 
 impl Look {
@@ -67,7 +72,9 @@ pub fn draw(model: &mut Model, frame: &mut Frame<'_>, look: &Look) {
             }
         }
         Page::Details(d) => {
-            let lines = details::lines(d);
+            let lifted = model.bypass_of(&d.row).filter(|b| b.until > look.now);
+            let lifted = lifted.map(|b| details::bypass(b, look.now, &look.zone));
+            let lines = details::lines(d, lifted);
             let scroll = labelled(&lines, d.scroll, body, buf);
             if let Page::Details(d) = &mut model.page {
                 d.scroll = scroll;
@@ -88,14 +95,11 @@ fn title(model: &Model, area: Rect, buf: &mut Buffer, look: &Look) {
         .iter()
         .map(|(id, s)| {
             let status = s.status.as_ref();
-            let agent = status.and_then(|s| s.agent.as_deref()).unwrap_or_default();
-            let project = status
-                .and_then(|s| s.project.as_deref())
-                .unwrap_or_default();
-            match (agent, project) {
-                ("", "") => id.clone(),
-                ("", name) | (name, "") => format!("{id} ({name})"),
-                _ => format!("{id} ({project}/{agent})"),
+            let label =
+                |of: fn(&Status) -> Option<&String>| status.and_then(of).map_or("", String::as_str);
+            match whom::name(label(|s| s.agent.as_ref()), label(|s| s.project.as_ref())) {
+                name if name.is_empty() => id.clone(),
+                name => format!("{id} ({name})"),
             }
         })
         .collect();
@@ -118,13 +122,40 @@ fn title(model: &Model, area: Rect, buf: &mut Buffer, look: &Look) {
             units::count(model.missed())
         ));
     }
+    let bypassed = bypassed(model, look);
+    if !bypassed.is_empty() {
+        text.push_str(&format!(" · BYPASSED: {}", bypassed.join(", ")));
+    }
     text.push_str(&format!(" · {} ", printable(&who)));
-    let style = if model.lost > 0 {
+    let style = if model.lost > 0 || !bypassed.is_empty() {
         CHOSEN.patch(look.color(Color::Yellow))
     } else {
         CHOSEN
     };
     put(buf, area, &text, style);
+}
+
+/// Who is bypassed, and for how long; those that are the longest first, as many as there is room for.
+fn bypassed(model: &Model, look: &Look) -> Vec<String> {
+    const MOST: usize = 3;
+    let mut all: Vec<_> = model
+        .sources
+        .iter()
+        .flat_map(|(id, s)| s.bypasses.iter().map(move |b| (id, b)))
+        .filter(|(_, b)| b.until > look.now)
+        .collect();
+    all.sort_by_key(|(_, b)| std::cmp::Reverse(b.until));
+    let label = |l: &Option<String>| l.clone().unwrap_or_default();
+    let told = |(id, b): &(&String, &Lifted)| {
+        let name = whom::name(&label(&b.agent), &label(&b.project));
+        let name = if name.is_empty() { (*id).clone() } else { name };
+        printable(&format!("{name} {}", details::left(b, look.now)))
+    };
+    let mut shown: Vec<_> = all.iter().take(MOST).map(told).collect();
+    if all.len() > MOST {
+        shown.push(format!("{} more", all.len() - MOST));
+    }
+    shown
 }
 
 /// Draws filter, heads and both tables; returns where the cursor of the filter is.
@@ -172,10 +203,15 @@ fn filter_line(
     look: &Look,
 ) -> (u16, Option<Position>) {
     let Some(edit) = &model.edit else {
+        let whose = |what: &str, name: &Option<String>| {
+            let told = |n: &String| format!(" of {what} {}", printable(n));
+            name.as_ref().map(told).unwrap_or_default()
+        };
+        let whose = whose("agent", &model.whom.agent) + &whose("project", &model.whom.project);
         let text = if model.filter.is_empty() {
-            " all flows".to_owned()
+            format!(" all flows{whose}")
         } else {
-            format!(" filter: {}", printable(model.filter.text()))
+            format!(" filter: {}{whose}", printable(model.filter.text()))
         };
         put(
             buf,

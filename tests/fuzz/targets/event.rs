@@ -31,6 +31,8 @@ fuzz_target!(|data: &[u8]| {
     let context = Context {
         agent: None,
         project: None,
+        container_id: None,
+        container_name: None,
         boot: "boot".to_owned(),
         wall_offset: i128::from(offset),
     };

@@ -16,6 +16,7 @@ pub mod evasion;
 pub mod follow;
 pub mod net;
 pub mod operate;
+pub mod operators;
 pub mod peer;
 pub mod policies;
 pub mod pty;

@@ -14,6 +14,7 @@ use crate::{
     enrol::{self, Identity},
     instance::{self, Instance, Root},
     kernel::{Engine, Sizes},
+    operators::Operators,
     render::summary::{Losses, Summary},
     session::{self, Session},
     sink::Sink,
@@ -38,6 +39,7 @@ pub(super) struct House {
     cgroup: Cgroup,
     session: Session,
     reload: Reload,
+    operators: Operators,
     /// Keeps the programs; the pinned links keep them after us.
     _engine: Engine,
     identity: Identity,
@@ -51,12 +53,13 @@ impl House {
         root: &Root,
         args: &RunArgs,
         sizes: Sizes,
-        compiled: &Compiled,
-        resolvers: &[IpAddr],
+        (compiled, resolvers): (&Compiled, &[IpAddr]),
         reload: Reload,
+        control_dir: &Path,
     ) -> Result<Self, CommandError> {
         let mount = cgroup::root()?;
         let instance = root.create("run")?;
+        let operators = Operators::of_new(&instance.id, control_dir);
         let below = format!("{}/{}", cgroup::OURS, instance.id);
         let cgroup = Cgroup::at(mount.join(&below));
         // From here on everything made is taken down again by `undo` on failure.
@@ -75,6 +78,7 @@ impl House {
                 cgroup,
                 session,
                 reload,
+                operators,
                 _engine: engine,
                 identity,
                 control: None,
@@ -117,6 +121,7 @@ impl House {
                 .unwrap_or_default(),
             cgroup: below.to_owned(),
             cgroup_id: cgroup.id()?,
+            ..Identity::default()
         };
         let config = enrol::config(slot, INDEX, super::FIRST_POLICY, compiled, resolvers);
         engine.enrol(&identity.info(slot, session::boot_now()), &config)?;
@@ -147,9 +152,11 @@ impl House {
             let seen = self.session.pump(sink, summary)?;
             self.session.clean(&self.instance.pins)?;
             self.follow_policy(sink);
+            self.hear_operators(sink)?;
             self.idle_flush(&mut watch, sink)?;
             self.tell(sink);
-            if let Event::Exited(code) = watch.wait(seen > 0, self.session.rings())? {
+            let waits = watch.wait(seen > 0, self.session.rings(), self.operators.fd());
+            if let Event::Exited(code) = waits? {
                 break code;
             }
         };
@@ -181,8 +188,9 @@ impl House {
     fn open_control(&mut self, dir: &Path, gate: Gate) {
         let status = self.identity.status(&self.instance.id);
         match control::Server::start(dir, gate, status) {
-            Ok((server, tap)) => {
+            Ok((server, tap, desk)) => {
                 self.session.tap = tap;
+                self.operators.open(desk);
                 self.control = Some(server);
             }
             Err(e) => alarm(&format!("{e}; this run cannot be watched")),
@@ -209,6 +217,12 @@ impl House {
         }
     }
 
+    /// Lifts enforcement, or puts it back, where somebody has asked for it.
+    fn hear_operators(&mut self, sink: &mut Sink) -> Result<(), CommandError> {
+        let tap = &mut self.session.tap;
+        Ok(self.operators.turn(&self.instance.pins, sink, tap)?)
+    }
+
     /// Ends the command's background processes and waits for connections that still carry data.
     fn outlast(
         &mut self,
@@ -225,6 +239,7 @@ impl House {
         loop {
             self.session.pump(sink, summary)?;
             self.follow_policy(sink);
+            self.hear_operators(sink)?;
             self.tell(sink);
             let live = self.session.live(&self.instance.pins)?.live.len();
             let waited = began.elapsed();
@@ -238,7 +253,10 @@ impl House {
                     linger.as_secs()
                 );
             }
-            if matches!(watch.wait(true, self.session.rings())?, Event::Interrupted) {
+            if matches!(
+                watch.wait(true, self.session.rings(), self.operators.fd())?,
+                Event::Interrupted
+            ) {
                 return Ok(());
             }
         }
@@ -256,6 +274,7 @@ impl House {
             let _ = self.cgroup.kill();
         }
         self.reload.notice(&self.instance.pins, INDEX, sink)?;
+        self.operators.close(&self.instance.pins, sink);
         self.session.end_flows(close::CONTAINER_EXIT)?;
         self.session.pump(sink, summary)?;
         let free = instance::let_go(&self.instance.pins, std::slice::from_ref(&self.cgroup));

@@ -12,7 +12,7 @@ use nix::{
     },
 };
 use std::{
-    os::fd::AsFd as _,
+    os::fd::{AsFd as _, BorrowedFd},
     time::{Duration, Instant},
 };
 
@@ -83,8 +83,13 @@ impl Watch {
         passed
     }
 
-    /// Sleeps until something happens or it is time to drain again.
-    pub(super) fn wait(&mut self, busy: bool, rings: &Rings) -> Result<Event, CommandError> {
+    /// Sleeps until something happens or it is time to drain again. `orders`: what else to wake up for.
+    pub(super) fn wait(
+        &mut self,
+        busy: bool,
+        rings: &Rings,
+        orders: Option<BorrowedFd<'_>>,
+    ) -> Result<Event, CommandError> {
         self.sleep = if busy {
             BUSY
         } else {
@@ -96,13 +101,15 @@ impl Watch {
         if let Some(child) = &self.child {
             fds.push(watched(child.pidfd.as_fd()));
         }
+        let child_at = self.child.is_some().then_some(fds.len() - 1);
+        fds.extend(orders.map(watched));
         let timeout = PollTimeout::try_from(self.sleep).unwrap_or(PollTimeout::ZERO);
         match poll(&mut fds, timeout) {
             Ok(_) | Err(nix::Error::EINTR) => {}
             Err(e) => return Err(CommandError::Wait(e)),
         }
         let ready = |i: usize| fds.get(i).and_then(PollFd::any).unwrap_or(false);
-        let (signalled, exited) = (ready(0), ready(3));
+        let (signalled, exited) = (ready(0), child_at.is_some_and(ready));
         if signalled && self.pass_on() {
             return Ok(Event::Interrupted);
         }

@@ -2,15 +2,21 @@
 
 use super::{CommandError, Links, look, not_ours};
 use crate::{
+    bypass::Lifted,
     cli::WatchArgs,
     commands::warn,
     record::Record,
     render::line,
-    watch::links::{Left, News},
+    watch::{
+        details,
+        links::{Left, News},
+    },
+    whom,
 };
-use jiff::tz::TimeZone;
+use jiff::{Timestamp, tz::TimeZone};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::{
+    collections::BTreeMap,
     io::{self, BufWriter, Write},
     os::fd::AsFd as _,
     time::Instant,
@@ -26,6 +32,8 @@ struct Lines<'a, W: Write> {
     zone: TimeZone,
     failed: Option<io::Error>,
     over: bool,
+    /// Bypasses that were told, by instance.
+    lifted: BTreeMap<String, Vec<Lifted>>,
 }
 
 pub(super) fn watch(mut links: Links, args: &WatchArgs) -> Result<u8, CommandError> {
@@ -35,6 +43,7 @@ pub(super) fn watch(mut links: Links, args: &WatchArgs) -> Result<u8, CommandErr
         zone: TimeZone::system(),
         failed: None,
         over: false,
+        lifted: BTreeMap::new(),
     };
     let mut waiting = false;
     loop {
@@ -86,6 +95,7 @@ impl<W: Write> Lines<'_, W> {
         match news {
             News::Joined(_) | News::Live(_) => {}
             News::Ended(json) => self.ended(id, json),
+            News::Bypasses(all) => self.bypasses(id, all),
             News::Lost(n) if self.args.json => {
                 self.write(&serde_json::json!({ "lost": n, "instance": id }).to_string());
             }
@@ -104,15 +114,30 @@ impl<W: Write> Lines<'_, W> {
     }
 
     fn ended(&mut self, id: &str, json: &str) {
-        if self.args.json && self.args.filter.is_empty() {
+        let whom = &self.args.whom;
+        if self.args.json && self.args.filter.is_empty() && whom.is_everybody() {
             return self.write(json);
         }
         match serde_json::from_str::<Record>(json) {
-            Ok(r) if !self.args.filter.matches(&r) => {}
+            Ok(r) if !self.args.filter.matches(&r) || !whom.covers_flow(&r) => {}
             Ok(_) if self.args.json => self.write(json),
             Ok(r) => self.write(&line::line(&r, &self.zone)),
             Err(e) => warn(&format!("{id} told of a flow that cannot be read: {e}")),
         }
+    }
+
+    /// Says which bypasses are new.
+    fn bypasses(&mut self, id: &str, all: Vec<Lifted>) {
+        let known = self.lifted.remove(id).unwrap_or_default();
+        for b in all.iter().filter(|b| !known.iter().any(|k| k.is_same(b))) {
+            let label = |l: &Option<String>| l.clone().unwrap_or_default();
+            let name = whom::name(&label(&b.agent), &label(&b.project));
+            warn(&line::printable(&format!(
+                "{id}: {name} is bypassed, {}",
+                details::bypass(b, Timestamp::now(), &self.zone)
+            )));
+        }
+        self.lifted.insert(id.to_owned(), all);
     }
 
     fn write(&mut self, line: &str) {

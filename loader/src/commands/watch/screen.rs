@@ -10,7 +10,7 @@ use crate::{
         view::{self, Look},
     },
 };
-use jiff::tz::TimeZone;
+use jiff::{Timestamp, tz::TimeZone};
 use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::{
@@ -92,7 +92,7 @@ struct Woken {
 }
 
 pub(super) fn watch(mut links: Links, args: &WatchArgs) -> Result<u8, CommandError> {
-    let mut model = Model::new(args.filter.clone(), args.sort);
+    let mut model = Model::new(args.filter.clone(), args.sort).of(args.whom.clone());
     // Before the terminal is ours, so that an error is read where it is expected.
     look_around(&mut links, &mut model)?;
     let mask = ending();
@@ -102,6 +102,7 @@ pub(super) fn watch(mut links: Links, args: &WatchArgs) -> Result<u8, CommandErr
     let look = Look {
         color: std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty()),
         zone: TimeZone::system(),
+        now: Timestamp::now(),
     };
     let mut screen = Screen::open().map_err(CommandError::Terminal)?;
     let code = live(&mut screen, &mut links, &mut model, &look, &signals);
@@ -174,7 +175,11 @@ fn live(
 
 impl Screen {
     fn draw(&mut self, model: &mut Model, look: &Look) -> Result<(), CommandError> {
-        let drawn = self.0.draw(|frame| view::draw(model, frame, look));
+        let look = Look {
+            now: Timestamp::now(),
+            ..look.clone()
+        };
+        let drawn = self.0.draw(|frame| view::draw(model, frame, &look));
         drawn.map(drop).map_err(CommandError::Terminal)
     }
 }

@@ -11,6 +11,7 @@ struct Bench {
     dir: TempDir,
     server: Option<Server>,
     tap: Tap,
+    desk: Desk,
 }
 
 fn status() -> Status {
@@ -32,11 +33,12 @@ fn bench() -> Bench {
     let gate = Gate {
         group: Some(nix::unistd::getgid()),
     };
-    let (server, tap) = Server::start(dir.path(), gate, status()).unwrap();
+    let (server, tap, desk) = Server::start(dir.path(), gate, status()).unwrap();
     Bench {
         dir,
         server: Some(server),
         tap,
+        desk,
     }
 }
 
@@ -251,11 +253,12 @@ fn the_end_does_not_wait_long_for_who_does_not_read() {
 fn strangers_are_refused() {
     let dir = TempDir::new().unwrap();
     let gate = Gate { group: None };
-    let (_server, tap) = Server::start(dir.path(), gate, status()).unwrap();
+    let (_server, tap, desk) = Server::start(dir.path(), gate, status()).unwrap();
     let b = Bench {
         dir,
         server: None,
         tap,
+        desk,
     };
     let answer = told(&b, Request::Status.line().as_bytes());
     if nix::unistd::geteuid().is_root() {
@@ -280,4 +283,72 @@ fn sockets_that_nobody_serves_are_swept_away_and_others_stay() {
         "it may be in the making"
     );
     let _ = b.watch();
+}
+
+const LIFT: &[u8] =
+    b"{\"v\":1,\"bypass\":{\"agent\":\"reviewer\",\"for_ms\":1000,\"reason\":\"x\"}}\n";
+
+#[test]
+fn an_order_waits_for_the_loop_and_its_answer_is_the_last_word() {
+    let b = bench();
+    let mut stream = b.connect();
+    // What is asked for behind an order is not looked at.
+    stream.write_all(&[LIFT, LIFT].concat()).unwrap();
+    let asked = eventually(|| b.desk.next());
+    assert_eq!(asked.actor.actor_pid, std::process::id());
+    // The thread goes on serving others meanwhile.
+    assert!(told(&b, b"{\"v\":1,\"status\":{}}\n").contains("run-7"));
+    let done = crate::bypass::Done {
+        unchanged: vec!["acme/reviewer".to_owned()],
+        ..crate::bypass::Done::default()
+    };
+    asked.answer(Ok(&done));
+    let mut all = String::new();
+    stream.read_to_string(&mut all).unwrap();
+    assert_eq!(all.lines().count(), 1, "{all}");
+    assert!(all.contains("acme/reviewer"), "{all}");
+    assert!(b.desk.next().is_none());
+}
+
+#[test]
+fn an_order_that_nobody_takes_is_given_up() {
+    let b = bench();
+    let said = told(&b, LIFT);
+    assert!(said.contains("has not said in time"), "{said}");
+    assert!(b.desk.next().is_none(), "too late to do it");
+}
+
+#[test]
+fn watchers_are_told_of_bypasses_those_that_come_later_too() {
+    let mut b = bench();
+    let mut first = b.watch();
+    let lifted = crate::bypass::Lifted {
+        agent: Some("reviewer".to_owned()),
+        project: None,
+        container_name: None,
+        by: "alice, uid 1000".to_owned(),
+        reason: "debug npm".to_owned(),
+        until: Timestamp::UNIX_EPOCH,
+    };
+    b.tap.bypasses(&[lifted]);
+    let mut second = b.watch();
+    b.tap.flush();
+    for heard in [&mut first, &mut second] {
+        assert!(line(heard).contains("debug npm"));
+    }
+    b.tap.bypasses(&[]);
+    for heard in [&mut first, &mut second] {
+        assert_eq!(line(heard), "{\"bypasses\":[]}\n");
+    }
+}
+
+fn eventually<T>(mut probe: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        if let Some(found) = probe() {
+            return found;
+        }
+        assert!(Instant::now() < deadline);
+        thread::yield_now();
+    }
 }

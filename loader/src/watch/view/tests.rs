@@ -10,6 +10,7 @@ use crate::{
         links::{Left, News},
         model::tests::{end, live, press, status, to},
     },
+    whom::Whom,
 };
 use proptest::prelude::*;
 use ratatui::{Terminal, backend::TestBackend, style::Modifier};
@@ -19,6 +20,7 @@ fn look(color: bool) -> Look {
     Look {
         color,
         zone: TimeZone::UTC,
+        now: "2026-01-31T08:00:00Z".parse().unwrap(),
     }
 }
 
@@ -162,11 +164,73 @@ fn everything_about_one_flow() {
     compare("details-small", &mut m, 40, 10);
 }
 
+/// A bypass until so many minutes after eight, when it is drawn.
+fn lifted(agent: &str, minutes: i64) -> Lifted {
+    let look = look(false);
+    Lifted {
+        agent: Some(agent.to_owned()),
+        project: Some("acme".to_owned()),
+        container_name: None,
+        by: "alice, uid 1000".to_owned(),
+        reason: "debug \u{1b}npm".to_owned(),
+        until: look.now + jiff::SignedDuration::from_mins(minutes),
+    }
+}
+
+#[test]
+fn who_is_bypassed_stands_at_the_head_and_with_the_flow() {
+    let mut m = model();
+    let flow = Record {
+        agent: Some("reviewer".to_owned()),
+        project: Some("acme".to_owned()),
+        ..to(443)
+    };
+    end(&mut m, "run-4711", &flow);
+    let all = [("reviewer", 5), ("a", 3), ("b", 4), ("c", 90), ("over", -1)];
+    let all = all.map(|(agent, minutes)| lifted(agent, minutes));
+    m.hear("run-4711", News::Bypasses(all.to_vec()));
+    compare("bypassed", &mut m, 140, 12);
+    press(&mut m, "\n");
+    compare("details-bypassed", &mut m, 80, 12);
+    m.hear("run-4711", News::Bypasses(Vec::new()));
+    let shown = text(&drawn(&mut m, 140, 12, false));
+    assert!(
+        !shown.contains("BYPASSED:") && !shown.contains("bypass now"),
+        "{shown}"
+    );
+}
+
+#[test]
+fn only_the_chosen_agent_is_shown() {
+    let whom = Whom {
+        agent: Some("reviewer".to_owned()),
+        project: None,
+    };
+    let mut m = Model::default().of(whom);
+    m.hear("run-4711", News::Joined(status("run-4711")));
+    let of = |agent: &str, port| Record {
+        agent: Some(agent.to_owned()),
+        close_reason: None,
+        ..to(port)
+    };
+    for (agent, port) in [("reviewer", 1), ("Reviewer", 2), ("builder", 3)] {
+        end(&mut m, "run-4711", &of(agent, port));
+    }
+    live(
+        &mut m,
+        "run-4711",
+        vec![of("builder", 4), of("reviewer", 5)],
+        7,
+    );
+    m.hear("run-4711", News::Bypasses(vec![lifted("builder", 5)]));
+    compare("one-agent", &mut m, 100, 10);
+}
+
 #[test]
 fn the_help_page() {
     let mut m = model();
     press(&mut m, "?");
-    compare("help", &mut m, 90, 66);
+    compare("help", &mut m, 90, 68);
 }
 
 #[test]

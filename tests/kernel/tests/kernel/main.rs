@@ -4,6 +4,9 @@
 mod accounting;
 mod accounting_killed;
 mod after_the_end;
+mod bypass_expiry;
+mod bypass_offline;
+mod bypass_orders;
 mod containment;
 mod control;
 mod dns_fast_open;

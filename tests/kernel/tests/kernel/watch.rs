@@ -77,12 +77,16 @@ fn flows_are_seen_chosen_and_looked_at_and_quitting_leaves_the_run_alone() {
 
     seen.press("\r");
     let screen = seen.reads("decided by");
-    for field in ["no rule (default)", "203.0.113.9", "agent         reviewer"] {
+    for field in [
+        "no rule (default)",
+        "203.0.113.9",
+        "agent           reviewer",
+    ] {
         assert!(screen.contains(field), "{field}: {screen}");
     }
     seen.press("G");
     let screen = seen.reads("would_deny");
-    assert!(screen.contains("comm          python3"), "{screen}");
+    assert!(screen.contains("comm            python3"), "{screen}");
     assert!(screen.contains("flow_id"), "{screen}");
     // A terminal tells escape from the beginning of a longer key by what follows.
     seen.press("\u{1b}");
