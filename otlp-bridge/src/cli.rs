@@ -99,6 +99,9 @@ pub struct ToArgs {
     /// stored: no queue and no retry of its own.
     #[arg(long, value_name = "URL", env = "CLAWKER_BRIDGE_TO")]
     pub to: String,
+    /// OpenTelemetry receiver for metrics, the agents' and the bridge's own (default: that of --to)
+    #[arg(long, value_name = "URL", env = "CLAWKER_BRIDGE_METRICS_TO")]
+    pub metrics_to: Option<String>,
     /// Header of every request, several times if need be
     ///
     /// K=@FILE takes the value from a file. A value on the command line can be read by every process of
@@ -138,12 +141,19 @@ pub struct EntranceArgs {
     /// Unix socket for the loader, and for `status`
     #[arg(long, value_name = "PATH", env = "CLAWKER_BRIDGE_SOCKET", default_value = SOCKET)]
     pub socket: PathBuf,
-    /// Address for OTLP over gRPC from the collector's intake
-    #[arg(long, value_name = "ADDR", env = "CLAWKER_BRIDGE_GRPC")]
-    pub grpc: Option<SocketAddr>,
-    /// Address for OTLP over HTTP from the collector's intake
-    #[arg(long, value_name = "ADDR", env = "CLAWKER_BRIDGE_HTTP")]
-    pub http: Option<SocketAddr>,
+    /// Group of that socket; only root and the bridge's own user may use it all the same
+    #[arg(long, value_name = "GROUP", env = "CLAWKER_BRIDGE_SOCKET_GROUP", value_parser = values::group)]
+    pub socket_group: Option<u32>,
+    /// Address for the collector's intake, OTLP over gRPC and HTTP; several times if need be
+    ///
+    /// Whoever reaches it speaks for the collector: put it into a network that holds the two alone.
+    #[arg(
+        long,
+        value_name = "ADDR",
+        env = "CLAWKER_BRIDGE_LISTEN",
+        value_delimiter = ','
+    )]
+    pub listen: Vec<SocketAddr>,
     /// File with the leases that the loader publishes: who held which address when
     #[arg(
         long,

@@ -1,5 +1,7 @@
 //! What goes into the spool, and who takes it: the seam between the entrances and the disk.
 
+pub use wire::{BatchId, Held};
+
 /// What a full spool throws away first. In the order in which it goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Weight {
@@ -37,26 +39,6 @@ pub struct Incoming {
     pub flows: Option<Flows>,
     /// `ResourceLogs` with one scope and this one record, encoded.
     pub bytes: Vec<u8>,
-}
-
-/// Names a request of the loader, so that one that comes twice is kept once.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BatchId {
-    /// One run of one loader.
-    pub sender: String,
-    /// Grows by one a request, from 1.
-    pub number: u64,
-}
-
-/// Flows on record, of one slot and verdict.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Held {
-    /// Slot of the kernel's maps.
-    pub slot: u32,
-    /// ALLOWED, DENIED or BYPASSED.
-    pub verdict: String,
-    /// Flows in records that were ever kept, those delivered since included.
-    pub flows: u64,
 }
 
 /// Keeps records. When it has said yes they are on the disk.

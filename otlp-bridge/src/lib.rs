@@ -2,8 +2,10 @@
 
 pub mod cli;
 pub mod deliver;
-pub mod entrance;
 pub mod incoming;
+pub mod intake;
 pub mod serve;
 pub mod spool;
+pub mod stamp;
 pub mod status;
+pub mod telemetry;

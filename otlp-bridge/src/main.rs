@@ -14,8 +14,13 @@ use std::{
     io::{self, IsTerminal as _, Write as _},
     process::ExitCode,
 };
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{
+    EnvFilter, Layer as _, layer::SubscriberExt as _, registry, util::SubscriberInitExt as _,
+};
+use wire::{Volume, log_layer};
 
+/// Crates whose warnings are kept as records: those of this house that run in the bridge.
+const OWN_CRATES: &[&str] = &["otlp_bridge", "lease", "wire"];
 /// Something failed.
 const FAILED: u8 = 1;
 /// The user made a mistake.
@@ -45,13 +50,14 @@ fn main() -> ExitCode {
 
 fn run(args: &ServeArgs) -> Result<(), Box<dyn Error>> {
     let no_color = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
-    tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::try_new(&args.log)?)
+    let shown = tracing_subscriber::fmt::layer()
         .with_writer(io::stderr)
         .with_ansi(io::stderr().is_terminal() && !no_color)
         .with_target(false)
-        .init();
-    Ok(serve::serve(args)?)
+        .with_filter(EnvFilter::try_new(&args.log)?);
+    let (kept, log) = log_layer::layer(OWN_CRATES, Volume::default());
+    registry().with(shown).with(kept).init();
+    Ok(serve::serve(args, log)?)
 }
 
 fn show(args: &StatusArgs) -> Result<(), Box<dyn Error>> {

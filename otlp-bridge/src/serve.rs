@@ -3,10 +3,12 @@
 use crate::{
     cli::{EntranceArgs, ServeArgs, ToArgs},
     deliver::{self, Deliveries},
-    entrance::{self, EntranceError},
+    intake::{self, Intake, IntakeError, Settings, Status},
     spool::{Bounds, Spool, SpoolError},
-    status,
+    stamp::Limits,
+    status, telemetry,
 };
+use serde_json::{Map, Value};
 use std::{io, sync::Arc};
 use tokio::{
     runtime::Runtime,
@@ -14,7 +16,7 @@ use tokio::{
     sync::oneshot,
     task::JoinSet,
 };
-use wire::{Endpoint, EndpointError, Options};
+use wire::{Endpoint, EndpointError, Options, Outlet};
 
 /// Why the bridge does not run.
 #[derive(Debug, thiserror::Error)]
@@ -25,20 +27,21 @@ pub enum ServeError {
     /// See [`EndpointError`].
     #[error("--to: {0}")]
     To(#[from] EndpointError),
-    /// See [`EntranceError`].
+    /// See [`EndpointError`].
+    #[error("--metrics-to: {0}")]
+    MetricsTo(EndpointError),
+    /// See [`IntakeError`].
     #[error(transparent)]
-    Entrance(#[from] EntranceError),
-    /// An entrance that has ended by itself.
-    #[error("the entrance on {0} has ended: {1}")]
-    Ended(String, io::Error),
+    Intake(#[from] IntakeError),
     /// Threads or signals cannot be had.
     #[error("cannot start the bridge's threads: {0}")]
     Runtime(io::Error),
 }
 
-/// Runs until a signal, or until it cannot go on.
-pub fn serve(args: &ServeArgs) -> Result<(), ServeError> {
-    let endpoint = endpoint(&args.to)?;
+/// Runs until a signal, or until it cannot go on. `log` is what the bridge says about itself.
+pub fn serve(args: &ServeArgs, log: Outlet) -> Result<(), ServeError> {
+    let endpoint = endpoint(&args.to, &args.to.to)?;
+    let metrics = metrics(&args.to, &endpoint)?;
     let bounds = Bounds {
         bytes: args.spool.max_bytes,
         age: args.spool.max_age,
@@ -50,7 +53,14 @@ pub fn serve(args: &ServeArgs) -> Result<(), ServeError> {
         spool = %args.spool.spool.display(), to = endpoint.url(), "the bridge is running"
     );
     let runtime = Runtime::new().map_err(ServeError::Runtime)?;
-    let ended = runtime.block_on(run(Arc::clone(&spool), endpoint, &args.entrances, stop));
+    let parts = Parts {
+        spool: Arc::clone(&spool),
+        deliveries: Deliveries::default(),
+        endpoint,
+        metrics,
+        log,
+    };
+    let ended = runtime.block_on(parts.run(&args.entrances, stop));
     // What is under way at the entrances gets no answer, so its senders have it still.
     runtime.shutdown_background();
     let closed = spool.close();
@@ -58,7 +68,7 @@ pub fn serve(args: &ServeArgs) -> Result<(), ServeError> {
     ended.and(closed.map_err(ServeError::Spool))
 }
 
-fn endpoint(to: &ToArgs) -> Result<Endpoint, EndpointError> {
+fn endpoint(to: &ToArgs, url: &str) -> Result<Endpoint, EndpointError> {
     let options = Options {
         headers: to.header.clone(),
         ca: to.ca.clone(),
@@ -66,47 +76,84 @@ fn endpoint(to: &ToArgs) -> Result<Endpoint, EndpointError> {
         timeout: to.timeout,
         ..Options::default()
     };
-    Endpoint::new(&to.to, &options)
+    Endpoint::new(url, &options)
 }
 
-async fn run(
-    spool: Arc<Spool>,
-    endpoint: Endpoint,
-    args: &EntranceArgs,
-    stop: oneshot::Receiver<SpoolError>,
-) -> Result<(), ServeError> {
-    let term = |kind| signal(kind).map_err(ServeError::Runtime);
-    let (mut terminate, mut interrupt) = (
-        term(SignalKind::terminate())?,
-        term(SignalKind::interrupt())?,
-    );
-    let deliveries = Deliveries::default();
-    let mut entrances = entrances(args, &spool, &deliveries)?;
-    tokio::select! {
-        _ = terminate.recv() => Ok(()),
-        _ = interrupt.recv() => Ok(()),
-        Ok(e) = stop => Err(e.into()),
-        () = deliver::start(spool, endpoint, deliveries) => Ok(()),
-        Some(ended) = entrances.join_next() => match ended {
-            Ok(ended) => ended,
-            Err(e) => Err(ServeError::Runtime(io::Error::other(e))),
-        },
+/// Where metrics go; nothing when the URL for records does not tell.
+fn metrics(to: &ToArgs, records: &Endpoint) -> Result<Option<Endpoint>, ServeError> {
+    match &to.metrics_to {
+        None => Ok(records.for_metrics()),
+        // A path given for metrics is meant; without one gRPC has one of its own for each.
+        Some(url) => endpoint(to, &url.replace("/v1/metrics", "/v1/logs"))
+            .map(|e| e.for_metrics())
+            .map_err(ServeError::MetricsTo),
     }
 }
 
-/// Opens every entrance. They hand what they take to the spool, as its `Keeper`.
-fn entrances(
-    args: &EntranceArgs,
-    spool: &Arc<Spool>,
-    deliveries: &Deliveries,
-) -> Result<JoinSet<Result<(), ServeError>>, ServeError> {
-    let mut entrances = JoinSet::new();
-    let listener = entrance::listen(&args.socket)?;
-    let router = status::router(Arc::clone(spool), deliveries.clone());
-    let name = args.socket.display().to_string();
-    entrances.spawn(async move {
-        let ended = entrance::serve(listener, router).await;
-        ended.map_err(|e| ServeError::Ended(name, e))
-    });
-    Ok(entrances)
+/// What runs side by side.
+struct Parts {
+    spool: Arc<Spool>,
+    deliveries: Deliveries,
+    endpoint: Endpoint,
+    metrics: Option<Endpoint>,
+    log: Outlet,
+}
+
+impl Parts {
+    async fn run(
+        self,
+        args: &EntranceArgs,
+        stop: oneshot::Receiver<SpoolError>,
+    ) -> Result<(), ServeError> {
+        let term = |kind| signal(kind).map_err(ServeError::Runtime);
+        let (mut terminate, mut interrupt) = (
+            term(SignalKind::terminate())?,
+            term(SignalKind::interrupt())?,
+        );
+        let intake = Arc::new(self.open(args).await?);
+        let mut own = JoinSet::new();
+        let unsent = self.log.unsent();
+        own.spawn(telemetry::log(self.log, Arc::clone(&self.spool)));
+        if let Some(to) = self.metrics {
+            let (spool, intake) = (Arc::clone(&self.spool), Arc::clone(&intake));
+            own.spawn(telemetry::metrics(spool, intake, unsent, to));
+        }
+        let ended = tokio::select! {
+            _ = terminate.recv() => Ok(()),
+            _ = interrupt.recv() => Ok(()),
+            Ok(e) = stop => Err(e.into()),
+            () = deliver::start(self.spool, self.endpoint, self.deliveries) => Ok(()),
+        };
+        own.shutdown().await;
+        if let Some(intake) = Arc::into_inner(intake) {
+            intake.close().await;
+        }
+        ended
+    }
+
+    /// Opens the entrances. They hand what they take to the spool, as its `Keeper`.
+    async fn open(&self, args: &EntranceArgs) -> Result<Intake, IntakeError> {
+        let settings = Settings {
+            socket: args.socket.clone(),
+            group: args.socket_group,
+            listen: args.listen.clone(),
+            leases: args.leases.clone(),
+            boot: intake::boot_id()?,
+            metrics: self.metrics.clone(),
+            limits: Limits::default(),
+            bounds: intake::Bounds::default(),
+        };
+        intake::open(settings, Arc::clone(&self.spool), self.status()).await
+    }
+
+    fn status(&self) -> Status {
+        let (spool, deliveries) = (Arc::clone(&self.spool), self.deliveries.clone());
+        Arc::new(move || match status::state(&spool, &deliveries) {
+            Ok(state) => match serde_json::to_value(state) {
+                Ok(Value::Object(told)) => told,
+                _ => Map::new(),
+            },
+            Err(e) => Map::from_iter([(status::ERROR.to_owned(), e.to_string().into())]),
+        })
+    }
 }

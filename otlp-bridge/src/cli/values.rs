@@ -1,5 +1,6 @@
-//! Sizes, ages and headers as people write them.
+//! Sizes, ages, groups and headers as people write them.
 
+use nix::unistd::Group;
 use std::{fs, time::Duration};
 
 /// `512M`, `20G`, `1000`: bytes, in powers of 1024.
@@ -27,6 +28,18 @@ pub(super) fn age(text: &str) -> Result<Duration, String> {
         .filter(|seconds| *seconds > 0)
         .map(Duration::from_secs)
         .ok_or_else(|| "write a number and a unit, like 40s, 5m, 12h or 7d".to_owned())
+}
+
+/// The number of a group, given by name or number.
+pub(super) fn group(text: &str) -> Result<u32, String> {
+    if let Ok(number) = text.parse() {
+        return Ok(number);
+    }
+    match Group::from_name(text) {
+        Ok(Some(group)) => Ok(group.gid.as_raw()),
+        Ok(None) => Err("there is no such group on this machine".to_owned()),
+        Err(e) => Err(format!("cannot look it up: {e}")),
+    }
 }
 
 /// `NAME=VALUE`, or `NAME=@FILE`.

@@ -1,11 +1,14 @@
 //! Records that the spool writes itself: what was thrown away, what is set aside.
 
-use crate::incoming::{Incoming, Weight};
+use crate::{
+    incoming::{Incoming, Weight},
+    telemetry::source,
+};
 use jiff::Timestamp;
 use opentelemetry_proto::tonic::{common::v1::any_value, logs::v1::ResourceLogs};
 use prost::Message as _;
 use serde::{Deserialize, Serialize};
-use wire::{RecordBuilder, Severity, Source, fields as f, stream};
+use wire::{RecordBuilder, Severity, fields as f, stream};
 
 /// Characters of a receiver's text that are passed on.
 const TEXT_MOST: usize = 200;
@@ -174,12 +177,7 @@ pub(super) fn set_aside(of: &str, id: &str, bytes: &[u8], text: &str, now: Times
 }
 
 fn incoming(record: RecordBuilder) -> Incoming {
-    let source = Source::new(
-        stream::OVERSEER,
-        env!("CARGO_PKG_NAME"),
-        env!("CARGO_PKG_VERSION"),
-        "bridge",
-    );
+    let source = source(stream::OVERSEER);
     let id = uuid::Uuid::now_v7().to_string();
     let record = record.with(f::RECORD_ID, id.as_str()).build();
     Incoming {

@@ -1,7 +1,8 @@
 //! The asking side: one small request over a unix socket.
 
-use super::PATH;
+use super::{ERROR, PATH};
 use crate::spool::State;
+use serde_json::Value;
 use std::{
     io::{self, Read as _, Write as _},
     os::unix::net::UnixStream,
@@ -63,13 +64,16 @@ pub fn ask(socket: &Path) -> Result<State, AskError> {
     let (head, body) = answer
         .split_once("\r\n\r\n")
         .ok_or_else(|| foreign("it does not speak HTTP"))?;
-    match head.split_ascii_whitespace().nth(1) {
-        Some("200") => serde_json::from_str(body).map_err(|e| foreign(&e.to_string())),
-        Some("500") => Err(AskError::Failed {
+    if head.split_ascii_whitespace().nth(1) != Some("200") {
+        return Err(foreign("it does not know the question"));
+    }
+    let told: Value = serde_json::from_str(body).map_err(|e| foreign(&e.to_string()))?;
+    match told.get(ERROR).and_then(Value::as_str) {
+        Some(said) => Err(AskError::Failed {
             path: path(),
-            said: body.chars().filter(|c| !c.is_control()).take(500).collect(),
+            said: said.chars().filter(|c| !c.is_control()).take(500).collect(),
         }),
-        _ => Err(foreign("it does not know the question")),
+        None => serde_json::from_value(told).map_err(|e| foreign(&e.to_string())),
     }
 }
 

@@ -7,9 +7,11 @@ mod http;
 
 use crate::{
     batch::Payload,
+    batch_id::{BatchId, HEADER},
     endpoint::{Endpoint, Protocol},
     outcome::{Failure, Outcome},
 };
+use ::http::{HeaderMap, HeaderValue};
 pub(crate) use connect::{Address, Connector, Tls};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::{task::JoinSet, time::timeout};
@@ -31,6 +33,15 @@ enum Way {
     Http(Box<http::Way>),
 }
 
+/// The headers of a request, with its name if it has one.
+fn named(mut headers: HeaderMap, batch: Option<BatchId>) -> HeaderMap {
+    // Whoever names a request wrongly is told so by the receiver.
+    if let Some(name) = batch.and_then(|batch| HeaderValue::try_from(batch.to_string()).ok()) {
+        headers.insert(HEADER, name);
+    }
+    headers
+}
+
 impl Way {
     fn new(endpoint: &Endpoint) -> Self {
         match &endpoint.protocol {
@@ -39,10 +50,10 @@ impl Way {
         }
     }
 
-    async fn send(self, payload: Payload) -> Outcome {
+    async fn send(self, payload: Payload, batch: Option<BatchId>) -> Outcome {
         match self {
-            Self::Grpc(way) => way.send(payload).await,
-            Self::Http(way) => way.send(payload).await,
+            Self::Grpc(way) => way.send(payload, batch).await,
+            Self::Http(way) => way.send(payload, batch).await,
         }
     }
 }
@@ -59,10 +70,19 @@ impl Client {
 
     /// Sends a request, once. Dropping the future gives the request up.
     pub async fn send(&self, payload: &Payload) -> Outcome {
+        self.send_as(payload, None).await
+    }
+
+    /// Sends a request under a name. A receiver that has taken one of this name does not take it again.
+    pub async fn send_batch(&self, payload: &Payload, batch: &BatchId) -> Outcome {
+        self.send_as(payload, Some(batch.clone())).await
+    }
+
+    async fn send_as(&self, payload: &Payload, batch: Option<BatchId>) -> Outcome {
         let way = self.with_way(|way| way.clone());
         // In a task of its own: what a library makes of a malicious answer must not take its caller down.
         let mut call = JoinSet::new();
-        call.spawn(way.send(payload.clone()));
+        call.spawn(way.send(payload.clone(), batch));
         let retry = |failure| Outcome::Retry {
             after: None,
             failure,

@@ -183,8 +183,14 @@ macro_rules! fields {
 }
 
 fields! {
+    "resource, between the collector and the bridge only" {
+        /// Which way a record came in: `agents`, `envoy` or `coredns`. Set by the collector's intake.
+        LANE: Text = "clawker.lane";
+        /// Address of whoever sent it, on the lane `agents`. Set by the collector's intake.
+        PEER: Address = "clawker.peer";
+    }
     "resource of every stream" {
-        /// The stream: `clawker-egress`, `clawker-cp`, `clawker-overseer`.
+        /// The stream, `clawker-…`.
         SERVICE_NAME: Text = "service.name";
         /// Version of the program that wrote the record.
         SERVICE_VERSION: Text = "service.version";
@@ -209,11 +215,13 @@ fields! {
         /// Own records before this one that were not sent, because there were too many at once; absent for none.
         SUPPRESSED: Int = "suppressed";
     }
+    "flows, Envoy, CoreDNS, Claude Code" {
+        /// Who began the flow, asked, or sent the record; absent when a flow was refused before it had an address.
+        SRC_IP: Address = "src_ip";
+    }
     "flows, Envoy" {
         /// `ALLOWED`, `DENIED` or `BYPASSED`.
         VERDICT: Text = "verdict";
-        /// Who began the flow; absent when it was refused before it had an address.
-        SRC_IP: Address = "src_ip";
         /// Port of `src_ip`; absent for flows denied at connect.
         SRC_PORT: Int = "src_port";
         /// Where the flow went, as the agent asked for it, before any redirect.
@@ -296,6 +304,12 @@ fields! {
         LAST_TIME: Time = "last_time";
         /// What the receiver said about the record that is set aside.
         FAILURE: Text = "failure";
+    }
+    "every stream" {
+        /// True where the bridge left out, cut or repaired a part of the record; absent elsewhere.
+        TRUNCATED: Flag = "truncated";
+        /// Until when the leases were complete, where the bridge had to name somebody from leases older than the record; absent elsewhere.
+        IDENTITY_AS_OF: Time = "identity_as_of";
     }
     "flows, CoreDNS" {
         /// The name that was asked for. On a flow: of a DNS query that no rule could allow.

@@ -14,6 +14,21 @@ pub const EGRESS: &str = "clawker-egress";
 pub const CONTROL_PLANE: &str = "clawker-cp";
 /// Audit: changes of policy, bypasses, enrolment, declared losses.
 pub const OVERSEER: &str = "clawker-overseer";
+/// What the agents' own telemetry says.
+pub const CLAUDE: &str = "clawker-claude";
+/// Access log of Envoy.
+pub const ENVOY: &str = "clawker-envoy";
+/// Queries that CoreDNS answered.
+pub const COREDNS: &str = "clawker-coredns";
+/// Records that came by no lane the bridge knows, under no name of a stream that may be used there.
+pub const UNKNOWN: &str = "clawker-unknown";
+
+/// Value of [`LANE`](crate::fields::LANE): records that agents send themselves.
+pub const LANE_AGENTS: &str = "agents";
+/// Value of [`LANE`](crate::fields::LANE): records of Envoy.
+pub const LANE_ENVOY: &str = "envoy";
+/// Value of [`LANE`](crate::fields::LANE): records of CoreDNS.
+pub const LANE_COREDNS: &str = "coredns";
 
 /// Event name of a flow's record.
 pub const FLOW: &str = "clawker.egress.flow";

@@ -1,8 +1,9 @@
 //! OTLP over gRPC.
 
-use super::{Address, USER_AGENT};
+use super::{Address, USER_AGENT, named};
 use crate::{
     batch::Payload,
+    batch_id::BatchId,
     endpoint::{Endpoint, Signal},
     outcome::{Outcome, accepted, of_status},
 };
@@ -53,7 +54,7 @@ impl Way {
         }
     }
 
-    pub(super) async fn send(self, payload: Payload) -> Outcome {
+    pub(super) async fn send(self, payload: Payload, batch: Option<BatchId>) -> Outcome {
         // Go's servers answer in the encoding of the request, whether they are asked to or not.
         let mut grpc = Grpc::new(self.channel).accept_compressed(CompressionEncoding::Gzip);
         if self.compress {
@@ -63,7 +64,7 @@ impl Way {
             return of_status(&Status::from_error(e.into()));
         }
         let mut request = Request::new(payload.bytes);
-        *request.metadata_mut() = MetadataMap::from_headers(self.headers);
+        *request.metadata_mut() = MetadataMap::from_headers(named(self.headers, batch));
         match grpc.unary(request, self.path, Encoded).await {
             Ok(response) => accepted(response.into_inner(), payload.records),
             Err(status) => of_status(&status),

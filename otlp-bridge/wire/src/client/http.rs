@@ -1,8 +1,9 @@
 //! OTLP over HTTP/1.1: protobuf, gzip.
 
-use super::{Connector, USER_AGENT};
+use super::{Connector, USER_AGENT, named};
 use crate::{
     batch::Payload,
+    batch_id::BatchId,
     endpoint::Endpoint,
     outcome::{Failure, Outcome, chain, of_http},
 };
@@ -49,7 +50,7 @@ impl Way {
         }
     }
 
-    pub(super) async fn send(self, payload: Payload) -> Outcome {
+    pub(super) async fn send(self, payload: Payload, batch: Option<BatchId>) -> Outcome {
         let retry = |failure| Outcome::Retry {
             after: None,
             failure,
@@ -61,7 +62,7 @@ impl Way {
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = ::http::Method::POST;
         *request.uri_mut() = self.uri;
-        *request.headers_mut() = self.headers;
+        *request.headers_mut() = named(self.headers, batch);
         let response = match self.client.request(request).await {
             Ok(response) => response,
             Err(e) if e.is_connect() => return retry(Failure::Connect(chain(&e))),

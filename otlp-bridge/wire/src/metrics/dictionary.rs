@@ -75,9 +75,9 @@ metrics! {
         SHED: Counter[1] = "clawker.bridge.records.shed" in "{record}" by ["stream"];
         /// Records that the store will not take, kept apart and announced, by stream.
         SET_ASIDE: Counter[1] = "clawker.bridge.records.set_aside" in "{record}" by ["stream"];
-        /// Requests that were not acknowledged because they could not be kept, by lane.
-        REFUSED: Counter[1] = "clawker.bridge.requests.refused" in "{request}" by ["lane"];
-        /// Answers of the leases to whose a record is: `held`, `nobody`, `ambiguous`, `beyond`.
+        /// Requests at the entrances by outcome: `accepted`, `refused` for good, `put_off`: the sender has to come again.
+        REQUESTS: Counter[1] = "clawker.bridge.requests" in "{request}" by ["outcome"];
+        /// Answers of the leases to whose a record is: `held`, `nobody`, `ambiguous`, `beyond`, `no_address`.
         STAMPS: Counter[1] = "clawker.bridge.stamps" in "{record}" by ["answer"];
         /// Records in the spool.
         SPOOL_RECORDS: Gauge[0] = "clawker.bridge.spool.records" in "{record}" by [];
@@ -87,10 +87,6 @@ metrics! {
         SPOOL_LIMIT: Gauge[0] = "clawker.bridge.spool.limit" in "By" by [];
         /// Age of the oldest record in the spool; 0 when it is empty.
         SPOOL_AGE: Gauge[0] = "clawker.bridge.spool.age" in "s" by [];
-        /// Requests to the collector by outcome: `delivered`, `partial`, `retry`, `refused`.
-        REQUESTS: Counter[1] = "clawker.bridge.requests.sent" in "{request}" by ["outcome"];
-        /// Requests of agents' metrics that were stamped, by outcome: `passed`, `lost`.
-        METRICS_PASSED: Counter[1] = "clawker.bridge.metrics" in "{request}" by ["outcome"];
         /// Age of the leases that records are stamped by.
         LEASES_AGE: Gauge[0] = "clawker.bridge.leases.age" in "s" by [];
     }

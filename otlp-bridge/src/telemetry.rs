@@ -1,0 +1,126 @@
+//! What the bridge tells about itself: its warnings go into its own spool, its numbers to the receiver of
+//! metrics.
+
+use crate::{
+    incoming::{Incoming, Keeper as _, Weight},
+    intake::Intake,
+    spool::{Spool, State},
+};
+use jiff::Timestamp;
+use opentelemetry_proto::tonic::logs::v1::LogRecord;
+use prost::Message as _;
+use std::{sync::Arc, time::Duration};
+use tokio::{task::spawn_blocking, time};
+use wire::{
+    Client, Endpoint, Outlet, Snapshot, Source,
+    fields::RECORD_ID,
+    log_layer::Unsent,
+    metrics::{
+        DELIVERED, KEPT, LEASES_AGE, LOG_SUPPRESSED, REQUESTS, SET_ASIDE, SHED, SPOOL_AGE,
+        SPOOL_LIMIT, SPOOL_RECORDS, SPOOL_SIZE, STAMPS,
+    },
+    muted, stream,
+};
+
+/// How often numbers are sent.
+const PERIOD: Duration = Duration::from_secs(10);
+
+/// Who writes the bridge's own records.
+#[must_use]
+pub fn source(of: &str) -> Source {
+    Source::new(
+        of,
+        env!("CARGO_PKG_NAME"),
+        env!("CARGO_PKG_VERSION"),
+        "bridge",
+    )
+}
+
+/// Keeps own warnings for ever. What cannot be kept is counted.
+pub async fn log(mut outlet: Outlet, spool: Arc<Spool>) {
+    loop {
+        let said = outlet.gather().await;
+        if said.is_empty() {
+            return;
+        }
+        let n = said.len() as u64;
+        let spool = Arc::clone(&spool);
+        let records = said.into_iter().map(own).collect::<Vec<_>>();
+        // A warning about the spool must not become one more record for it.
+        let kept = spawn_blocking(move || muted(|| spool.keep(None, &records).is_ok())).await;
+        if !kept.unwrap_or(false) {
+            outlet.lost(n);
+        }
+    }
+}
+
+fn own(mut record: LogRecord) -> Incoming {
+    let id = uuid::Uuid::now_v7().to_string();
+    record.attributes.push(RECORD_ID.with(id.as_str()));
+    Incoming {
+        stream: stream::CONTROL_PLANE.to_owned(),
+        id,
+        weight: Weight::Other,
+        flows: None,
+        bytes: source(stream::CONTROL_PLANE)
+            .records(vec![record])
+            .encode_to_vec(),
+    }
+}
+
+/// Sends the numbers for ever. One that gets lost is in the next, for they are sums.
+pub async fn metrics(spool: Arc<Spool>, intake: Arc<Intake>, unsent: Unsent, to: Endpoint) {
+    let (client, start) = (Client::new(&to), Timestamp::now());
+    let source = source(stream::CONTROL_PLANE);
+    let mut ticks = time::interval(PERIOD);
+    ticks.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let asked = Arc::clone(&spool);
+        let Ok(Ok(state)) = spawn_blocking(move || asked.state()).await else {
+            continue;
+        };
+        let mut told = Snapshot::new(&source, start, Timestamp::now());
+        of_spool(&mut told, &state, Timestamp::now());
+        of_intake(&mut told, &intake);
+        told.set(LOG_SUPPRESSED, [], unsent.count());
+        let _ = client.send(&told.payload()).await;
+    }
+}
+
+fn of_spool(told: &mut Snapshot, state: &State, now: Timestamp) {
+    for s in &state.streams {
+        let of = [s.stream.as_str()];
+        told.set(KEPT, of, s.kept);
+        told.set(DELIVERED, of, s.delivered);
+        told.set(SHED, of, s.shed);
+        told.set(SET_ASIDE, of, s.set_aside_ever);
+    }
+    let pending = state.streams.iter().map(|s| s.pending).sum();
+    let oldest = state.streams.iter().filter_map(|s| s.oldest_ms).min();
+    let now = u64::try_from(now.as_millisecond()).unwrap_or(0);
+    told.set(SPOOL_RECORDS, [], pending);
+    told.set(SPOOL_SIZE, [], state.bytes);
+    told.set(SPOOL_LIMIT, [], state.max_bytes);
+    let age = oldest.map_or(0, |oldest| now.saturating_sub(oldest) / 1000);
+    told.set(SPOOL_AGE, [], age);
+}
+
+fn of_intake(told: &mut Snapshot, intake: &Intake) {
+    let counts = intake.counters().counts();
+    let outcomes = [
+        ("accepted", counts.accepted),
+        ("refused", counts.refused),
+        ("put_off", counts.put_off),
+    ];
+    for (outcome, n) in outcomes {
+        told.set(REQUESTS, [outcome], n);
+    }
+    let answers = ["held", "nobody", "ambiguous", "beyond", "no_address"];
+    for (answer, n) in counts.tally.counts() {
+        if answers.contains(&answer) {
+            told.set(STAMPS, [answer], n);
+        }
+    }
+    told.set(LEASES_AGE, [], intake.leases_age().as_secs());
+}
