@@ -11,4 +11,5 @@ pub mod addr;
 pub mod decide;
 pub mod dns;
 pub mod tcp;
+pub mod upkeep;
 pub mod wire;

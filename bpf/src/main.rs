@@ -15,15 +15,18 @@
     reason = "a key by value is one more copy on a small stack"
 )]
 
+mod backstop;
 mod connect;
 mod create;
 mod dgram;
 mod dgram_end;
 mod emit;
+mod guard;
 mod iter;
 mod judge;
 mod learn;
 mod maps;
+mod mark;
 mod packet;
 mod packet_dgram;
 mod packet_tcp;

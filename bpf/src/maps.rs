@@ -2,9 +2,9 @@
 //! overrides them when it loads the object.
 
 use abi::{
-    AddrKey, ChainKey, Control, DGRAM_PEERS, DgramPeer, Flow, FlowEvent, FoldKey, FoldRow, Ip,
-    LearnedAddr, LearnedAddrKey, LearnedName, LearnedNameKey, NameKey, RuleSet, RuleText,
-    RuleTextKey, SlotConfig, SlotInfo, SlotMetrics, Tail, TcpFlow,
+    AddrKey, ChainKey, ConfigCopies, Control, DGRAM_PEERS, Device, DgramPeer, Flow, FlowEvent,
+    FoldKey, FoldRow, Ip, LearnedAddr, LearnedAddrKey, LearnedName, LearnedNameKey, Mark, NameKey,
+    RuleSet, RuleText, RuleTextKey, SlotConfig, SlotInfo, SlotMetrics, Tail, TcpFlow,
 };
 use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, bpf_spin_lock},
@@ -72,6 +72,22 @@ pub(crate) struct DgramFlows {
 /// Live flows of UDP and every other datagram protocol.
 #[btf_map]
 pub(crate) static DGRAM_FLOWS: SkStorage<DgramFlows> = SkStorage::new();
+
+/// Sockets that programs judge although they have no flow; see `mark`.
+#[btf_map]
+pub(crate) static MARKS: SkStorage<Mark> = SkStorage::new();
+
+/// Configurations for programs that are not attached to the slot's cgroup; row 0 is of no slot.
+#[btf_map]
+pub(crate) static CONFIGS: Array<ConfigCopies, 2> = Array::new();
+
+/// Whose an interface is, by its index; written by the loader.
+#[btf_map]
+pub(crate) static DEVICES: HashMap<u32, Device, 64, NO_PREALLOC> = HashMap::new();
+
+/// Cgroups whose sockets the backstop lets pass; written by the loader.
+#[btf_map]
+pub(crate) static EXEMPT: HashMap<u64, u32, 64, NO_PREALLOC> = HashMap::new();
 
 /// Records of allowed flows; read by the loader.
 #[btf_map]
@@ -172,6 +188,8 @@ pub(crate) struct Work {
     /// What the table of peers says of the target, `dgram::UNKNOWN` and so on.
     pub(crate) what: u32,
     pub(crate) pad: u32,
+    /// A socket's address as a number, for reading what no helper tells of it.
+    pub(crate) socket: u64,
     /// The names that led to the target.
     pub(crate) learned: LearnedAddr,
     /// The flow in the making.

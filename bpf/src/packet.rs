@@ -3,7 +3,7 @@
 use crate::{
     emit,
     maps::{Peer, Work},
-    packet_dgram, packet_tcp, slot, work,
+    mark, packet_dgram, packet_tcp, slot, work,
 };
 use abi::{
     DIRECTION_INGRESS, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, SlotConfig,
@@ -33,14 +33,15 @@ pub(crate) struct Packet {
 }
 
 /// Direct access to the linear part of a packet, which always holds the headers.
-struct Linear {
+pub(crate) struct Linear {
     data: usize,
     end: usize,
 }
 
 impl Linear {
+    /// The packet from `base` on, where the IP header is: 0 for programs of cgroups.
     #[inline(always)]
-    fn of(skb: *const __sk_buff) -> Self {
+    pub(crate) fn of(skb: *const __sk_buff, base: usize) -> Self {
         // SAFETY: the context is valid for the run.
         let (mut data, mut end) = unsafe { ((*skb).data as usize, (*skb).data_end as usize) };
         // The fields are 32 bits wide and hold pointers: hide that, or they are compared as 32 bit
@@ -50,7 +51,10 @@ impl Linear {
         unsafe {
             asm!("{0} = {0}", "{1} = {1}", inout(reg) data, inout(reg) end, options(pure, nomem, nostack));
         }
-        Self { data, end }
+        Self {
+            data: data + base,
+            end,
+        }
     }
 
     /// A value at `off`. Network headers are aligned to two bytes at least and the kernel allows
@@ -90,14 +94,21 @@ impl Bytes for Linear {
 /// Reads the headers into `p`; 0 when they cannot be followed. A global function, see [`crate::emit`]:
 /// behind it every packet looks alike to the verifier.
 #[unsafe(no_mangle)]
-extern "C" fn packet_read(skb: *mut __sk_buff, p: *mut Packet) -> i32 {
+pub(crate) extern "C" fn packet_read(skb: *mut __sk_buff, p: *mut Packet) -> i32 {
     // SAFETY: a pointer to a whole value or null.
     let Some(p) = (unsafe { p.as_mut() }) else {
         return 0;
     };
-    let Some(wire) = wire::parse(&Linear::of(skb)) else {
+    read(skb, p, 0)
+}
+
+/// Reads the headers of an IP packet that begins at `base`.
+#[inline(always)]
+pub(crate) fn read(skb: *mut __sk_buff, p: &mut Packet, base: u32) -> i32 {
+    let Some(mut wire) = wire::parse(&Linear::of(skb, base as usize)) else {
         return 0;
     };
+    wire.payload += base;
     // SAFETY: the context is valid for the run.
     let len = unsafe { (*skb).len };
     p.payload = len.saturating_sub(wire.payload) as u64;
@@ -113,7 +124,7 @@ pub(crate) fn sk(skb: *mut __sk_buff) -> *mut c_void {
 }
 
 #[inline(always)]
-fn full(skb: *mut __sk_buff) -> *mut bpf_sock {
+pub(crate) fn full(skb: *mut __sk_buff) -> *mut bpf_sock {
     let sk = sk(skb).cast::<bpf_sock>();
     if sk.is_null() {
         return sk;
@@ -186,6 +197,15 @@ impl Packet {
 pub(crate) fn egress(ctx: SkBuffContext) -> i32 {
     let skb = ctx.skb.skb;
     let cfg = slot::config();
+    let passes = judged(cfg, skb);
+    if passes == 0 {
+        mark::leave(cfg, skb);
+    }
+    passes
+}
+
+#[inline(always)]
+fn judged(cfg: &SlotConfig, skb: *mut __sk_buff) -> i32 {
     let mut p = MaybeUninit::uninit();
     let p = slot::zero(&mut p);
     if packet_read(skb, p) == 0 {
@@ -221,7 +241,7 @@ pub(crate) fn ingress(ctx: SkBuffContext) -> i32 {
 
 /// A packet whose headers cannot be followed; the record says what can be seen.
 #[inline(never)]
-fn unreadable(cfg: &SlotConfig, skb: *mut __sk_buff) -> i32 {
+pub(crate) fn unreadable(cfg: &SlotConfig, skb: *mut __sk_buff) -> i32 {
     let now = slot::now();
     let d = if cfg.slot == 0 {
         Decision::refusal(reason::NOT_ENROLLED)
@@ -234,7 +254,7 @@ fn unreadable(cfg: &SlotConfig, skb: *mut __sk_buff) -> i32 {
     let Some(w) = work::claim() else {
         return emit::refused_blindly(cfg);
     };
-    w.target = glimpse(&Linear::of(skb));
+    w.target = glimpse(&Linear::of(skb, 0));
     work::fill(w, cfg, &d, now);
     emit::refused(w);
     work::release(w);
@@ -243,7 +263,7 @@ fn unreadable(cfg: &SlotConfig, skb: *mut __sk_buff) -> i32 {
 
 /// Destination and protocol of a packet, without following anything.
 #[inline(always)]
-fn glimpse(b: &Linear) -> Peer {
+pub(crate) fn glimpse(b: &Linear) -> Peer {
     let mut peer = Peer::new(addr::from_halves(0, 0), 0, 0);
     let Some(first) = b.byte(0) else { return peer };
     if first >> 4 == 4 {

@@ -4,6 +4,7 @@ use crate::{
     dgram::{self, Add},
     dgram_end, emit, judge,
     maps::Work,
+    mark,
     packet::{self, Packet},
     query, slot, work,
 };
@@ -18,6 +19,7 @@ use bpf::decide::{self, Decision, PORT_DNS};
 pub(crate) fn egress(cfg: &SlotConfig, skb: *mut __sk_buff, p: &Packet) -> i32 {
     let to = p.to();
     if decide::internal(cfg, &to.ip, to.port) {
+        mark::leave(cfg, skb);
         return 1;
     }
     let dns = to.port == PORT_DNS || p.wire.src_port == PORT_DNS;

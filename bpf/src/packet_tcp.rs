@@ -3,6 +3,7 @@
 use crate::{
     dgram, emit, judge,
     maps::Work,
+    mark,
     packet::{self, Packet},
     query, slot, tcp_flow, work,
 };
@@ -176,10 +177,15 @@ fn rewritten(cfg: &SlotConfig, skb: *mut __sk_buff, p: &Packet, st: &mut TcpFlow
 #[inline(never)]
 fn stateless(cfg: &SlotConfig, skb: *mut __sk_buff, p: &Packet, inbound: u32) -> i32 {
     let peer = if inbound != 0 { p.from() } else { p.to() };
-    if decide::internal(cfg, &peer.ip, peer.port) {
+    let internal = decide::internal(cfg, &peer.ip, peer.port);
+    let listens = packet::socket_state(skb) == tcp::state::LISTEN;
+    if inbound == 0 && (internal || listens) {
+        mark::leave(cfg, skb);
+    }
+    if internal {
         return 1;
     }
-    if packet::socket_state(skb) == tcp::state::LISTEN {
+    if listens {
         return listener(cfg, skb, p, inbound);
     }
     let Some(w) = work::claim() else {

@@ -1,6 +1,6 @@
 //! Access to the slot of the attached cgroup: its configuration and its books.
 
-use crate::maps::{CONTROL, METRICS, SLOT};
+use crate::maps::{CONFIGS, CONTROL, METRICS, SLOT};
 use abi::{Control, Flow, Ip, NO_RULE, SlotConfig, SlotMetrics, Tail};
 use aya_ebpf::helpers::generated::{
     bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_local_storage, bpf_ktime_get_boot_ns,
@@ -20,6 +20,18 @@ pub(crate) fn config() -> &'static SlotConfig {
     // SAFETY: the kernel allocated the storage at attachment and never returns NULL; loader updates
     // swap the buffer under RCU, so this one stays whole and unchanged for the program's run.
     unsafe { &*bpf_get_local_storage((&raw const SLOT).cast_mut().cast(), 0).cast::<SlotConfig>() }
+}
+
+/// Configuration of a slot by row, for programs at another place than its cgroup; row 0 is of no slot.
+#[inline(always)]
+pub(crate) fn copied(index: u32) -> Option<&'static SlotConfig> {
+    let c = CONFIGS.get_ptr(index)?;
+    // SAFETY: a map value; the loader changes the copy that is not in use and then `turn`, so this one
+    // stays as it is until two changes have passed, which no run outlasts.
+    unsafe {
+        let turn = (&raw const (*c).turn).read_volatile() as usize & 1;
+        Some(&(*c).configs[turn])
+    }
 }
 
 /// Books of a slot, by row.

@@ -4,6 +4,7 @@
 pub mod around;
 pub mod books;
 pub mod gather;
+pub mod guards;
 pub mod hooks;
 pub mod inspect;
 pub mod instance;

@@ -66,8 +66,10 @@ pub mod reason {
     pub const INBOUND: u8 = 13;
     /// A packet with a source route, a routing header, or headers that could not be followed.
     pub const HEADERS: u8 = 14;
+    /// No program of an enrolled cgroup has judged it: seen by the backstop at an interface.
+    pub const UNJUDGED: u8 = 15;
     /// How many there are.
-    pub const COUNT: usize = 15;
+    pub const COUNT: usize = 16;
 }
 
 /// Why a flow ended.
@@ -202,6 +204,20 @@ pub struct FlowEvent {
     pub tail: Tail,
     /// Number among the ended flows of its slot and verdict.
     pub seq: u64,
+}
+
+/// Socket storage: which slot's programs judge the packets of a socket that has no flow. They leave it
+/// with a packet, before the guard of a parent cgroup and the backstop at an interface ask for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Mark {
+    /// Slot; 0 when the cgroup is attached and not enrolled.
+    pub slot: u32,
+    /// Its row: as long as `CONFIGS` says the same slot there, the mark holds.
+    pub index: u32,
+    /// 1 when a packet was refused and counted because the cgroup is not enrolled; taken to 0 by the
+    /// guard, which then does not count it again.
+    pub told: u64,
 }
 
 /// `TcpFlow::hints`: a SYN left.

@@ -21,7 +21,7 @@ pub use policy::*;
 pub use slot::*;
 
 /// Version of everything in this crate; part of the pin path.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// Names of maps, as pinned.
 pub mod maps {
@@ -56,8 +56,17 @@ pub mod maps {
     pub const LEARNED_NAMES: &str = "LEARNED_NAMES";
     /// Hash [`crate::FoldKey`] → [`crate::FoldRow`].
     pub const FOLDS: &str = "FOLDS";
+    /// Socket storage of [`crate::Mark`]. Written by the programs of slots, read by guard and backstop.
+    pub const MARKS: &str = "MARKS";
+    /// Array of [`crate::ConfigCopies`], by [`crate::SlotConfig::index`]; row 0 stays zero. Written by the
+    /// loader together with [`SLOT`], read by guard and backstop.
+    pub const CONFIGS: &str = "CONFIGS";
+    /// Hash from the index of an interface to [`crate::Device`]. Written by the loader, read by the backstop.
+    pub const DEVICES: &str = "DEVICES";
+    /// Hash with the ids (`u64`) of cgroups whose sockets the backstop lets pass. Written by the loader.
+    pub const EXEMPT: &str = "EXEMPT";
     /// Every map that is pinned.
-    pub const ALL: [&str; 15] = [
+    pub const ALL: [&str; 19] = [
         SLOT,
         METRICS,
         SLOT_INFO,
@@ -73,6 +82,10 @@ pub mod maps {
         LEARNED_ADDRS,
         LEARNED_NAMES,
         FOLDS,
+        MARKS,
+        CONFIGS,
+        DEVICES,
+        EXEMPT,
     ];
 }
 
@@ -100,7 +113,11 @@ pub mod programs {
     pub const ITER_TCP: &str = "iter_tcp";
     /// `iter/bpf_sk_storage_map` over [`super::maps::DGRAM_FLOWS`].
     pub const ITER_DGRAM: &str = "iter_dgram";
-    /// Every program that is attached to a cgroup.
+    /// `cgroup_skb/egress` at a parent cgroup: see `Guarded parent` in `docs/architecture.md`.
+    pub const GUARD: &str = "guard_egress";
+    /// `tc` at the ingress of a container's host-side interface (TCX): see `Backstop` there.
+    pub const BACKSTOP: &str = "backstop";
+    /// Every program that is attached to the cgroup of a slot.
     pub const CGROUP: [&str; 9] = [
         CONNECT4,
         CONNECT6,

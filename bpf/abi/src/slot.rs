@@ -63,6 +63,27 @@ pub struct SlotConfig {
     pub resolvers: [Ip; MAX_RESOLVERS],
 }
 
+/// Copies of a slot's configuration for the programs at interfaces, which have no cgroup to find it by.
+/// A change writes the copy that is not in use, then `turn`: a program sees one or the other, whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct ConfigCopies {
+    /// Which of the two is in force: 0 or 1.
+    pub turn: u64,
+    /// The configuration, now and before (or after).
+    pub configs: [SlotConfig; 2],
+}
+
+/// Whose an interface is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Device {
+    /// Slot of the container at the other end.
+    pub slot: u32,
+    /// Its row.
+    pub index: u32,
+}
+
 /// Why something was not learned or had to be folded; indexes of `SlotMetrics::trouble`.
 pub mod trouble {
     /// A ring had no room, the flow was folded.
@@ -85,8 +106,10 @@ pub mod trouble {
     pub const NO_STATE: usize = 8;
     /// An answer's address was forgotten early because one address had more than `ADDR_NAMES` names.
     pub const NAMES_CROWDED: usize = 9;
+    /// The backstop let a packet pass that no socket sent and that policy allows: no record tells of it.
+    pub const NO_SOCKET: usize = 10;
     /// How many there are.
-    pub const COUNT: usize = 10;
+    pub const COUNT: usize = 11;
 }
 
 /// Limits and books of a slot. Every counter only grows, by atomic additions, for as long as the slot

@@ -21,6 +21,8 @@ fn the_layout_is_the_one_written_down() {
         SlotConfig { slot, index, policy, generation, bypass_until, udp_idle_ns, mode, flags, resolver_count, resolvers }
         SlotInfo { slot, loader, cgroup_id, since, agent, project, command, policy_file, cgroup, container_id, container_name, bypass_since, bypass_by, bypass_reason, weaknesses }
         SlotMetrics { slot, rate, max_names, max_addrs, max_folds, opened, ended, folded, bytes_in, bytes_out, trouble, denied, names_used, addrs_used, folds_used, rate_window, rate_count, catch_all, recorded }
+        ConfigCopies { turn, configs }
+        Device { slot, index }
         Control { fold_epoch, end_slot, end_close }
         FoldKey { slot, epoch, dst, port, proto, verdict, reason, direction, flags }
         FoldRow { count, bytes_in, bytes_out, packets_in, packets_out, first, last, rule, policy }
@@ -40,6 +42,7 @@ fn the_layout_is_the_one_written_down() {
         Tail { end, bytes_in, bytes_out, packets_in, packets_out, rtt_us, retransmits, cut_rule, cut_policy, close }
         FlowEvent { flow, tail, seq }
         LiveFlow { flow, tail, cookie }
+        Mark { slot, index, told }
         TcpFlow { flow, live, cut, hints, fin_out, fin_in, dns_next, dns_synced, wire, wire_port, fin_in_seen, mid, sent_end, arrived_end }
         TcpCounts { acked, received, segs_in, segs_out, snd_nxt, snd_una, rcv_nxt, srtt, retrans }
         DgramPeer { flow, last, idle_ns, bytes_in, bytes_out, packets_in, packets_out, state }

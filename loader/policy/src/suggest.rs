@@ -97,6 +97,11 @@ pub enum NoRule {
     /// Its cgroup had no configuration.
     #[error("its cgroup was not enrolled: no policy held for it")]
     NotEnrolled,
+    /// Seen by the backstop only.
+    #[error(
+        "no program has judged what sent it: a frame made by hand, a socket made in another cgroup, or the kernel itself"
+    )]
+    Unjudged,
     /// `inbound: deny`.
     #[error("`inbound: deny` refuses what peers open; `inbound: allow` lets all of it in")]
     Inbound,
@@ -158,6 +163,7 @@ impl Refused<'_> {
             "headers" => Some(NoRule::Headers),
             "no_state" => Some(NoRule::NoState),
             "not_enrolled" => Some(NoRule::NotEnrolled),
+            "unjudged" => Some(NoRule::Unjudged),
             "inbound" => Some(NoRule::Inbound),
             "folded" => Some(NoRule::Folded),
             "name" => None,
@@ -356,6 +362,7 @@ mod tests {
             ("headers", NoRule::Headers),
             ("no_state", NoRule::NoState),
             ("not_enrolled", NoRule::NotEnrolled),
+            ("unjudged", NoRule::Unjudged),
             ("inbound", NoRule::Inbound),
             ("folded", NoRule::Folded),
         ] {

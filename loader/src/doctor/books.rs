@@ -86,6 +86,12 @@ pub const TROUBLE: [Trouble; abi::trouble::COUNT] = [
         cost: "one address keeps 8 names; rules for the forgotten ones held no more",
         mend: "allow the address of that shared host by a rule of its own, if it is meant",
     },
+    Trouble {
+        name: "no_socket",
+        counts: "packets of no socket were let pass by policy at the interface",
+        cost: "they are in no record: the kernel answers so, and forwards for containers inside the container",
+        mend: "nothing, if containers run inside it; else look at what it forwards",
+    },
 ];
 
 /// Everything there is to say about the numbers of an instance.

@@ -128,7 +128,7 @@ fn broken(i: &Instance, s: &Slot, hook: &Hook) -> Result<Option<String>, String>
             "link {name} is pinned, but its program {program} does not run for {place}"
         )),
         Target::Cgroup { .. } => None,
-        Target::Iterator { .. } | Target::Other => Some(format!(
+        Target::Iterator { .. } | Target::Interface { .. } | Target::Other => Some(format!(
             "the pin of link {name} was replaced: it is not a link of a cgroup"
         )),
     })

@@ -1,7 +1,7 @@
 //! Looks at an instance: its pins, its cgroups, and what the kernel says of both.
 
 use super::{
-    Finding, any_problem,
+    Finding, any_problem, guards,
     instance::{self, Books, Hook, Instance, Nested, Place, Slot},
 };
 use crate::{
@@ -37,7 +37,7 @@ const SETTLE: Duration = Duration::from_millis(300);
 /// went meanwhile. Of its slots only those of `whom` are looked at.
 #[must_use]
 pub fn findings(found: &Found, resolvers: &[IpAddr], whom: &Whom) -> Vec<Finding> {
-    let first = instance::findings(&look(found, resolvers, whom));
+    let first = all(found, resolvers, whom);
     if !any_problem(&first) {
         return first;
     }
@@ -45,7 +45,14 @@ pub fn findings(found: &Found, resolvers: &[IpAddr], whom: &Whom) -> Vec<Finding
     if !found.pins.dir().exists() {
         return Vec::new();
     }
-    instance::findings(&look(found, resolvers, whom))
+    all(found, resolvers, whom)
+}
+
+fn all(found: &Found, resolvers: &[IpAddr], whom: &Whom) -> Vec<Finding> {
+    let mut all = instance::findings(&look(found, resolvers, whom));
+    let guards = guards::findings(&guards::look(&found.pins));
+    all.extend(guards.into_iter().map(|f| f.of(&found.id)));
+    all
 }
 
 fn look(found: &Found, resolvers: &[IpAddr], whom: &Whom) -> Instance {

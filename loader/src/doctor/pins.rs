@@ -160,6 +160,12 @@ fn purpose(map: &str) -> &'static str {
         maps::LEARNED_ADDRS | maps::LEARNED_NAMES => {
             "learned names cannot be told or forgotten: records lack them, and the table fills up"
         }
+        maps::MARKS => {
+            "guard and backstop do not see that sockets are judged, and refuse what they send"
+        }
+        maps::CONFIGS | maps::DEVICES | maps::EXEMPT => {
+            "the backstop judges packets of no socket by what was there before"
+        }
         maps::FOLDS => "folded flows are not told apart",
         _ => "what is read there is not what the programs use",
     }

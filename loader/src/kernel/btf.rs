@@ -35,7 +35,7 @@ pub enum BtfError {
     )]
     Malformed,
     /// The kernel has no such member.
-    #[error("the TCP socket of this kernel has no member {0}")]
+    #[error("the sockets of this kernel have no member {0}")]
     Missing(&'static str),
 }
 
@@ -45,6 +45,8 @@ pub(super) struct Offsets {
     pub(super) tcp: [u32; 9],
     /// `sk_err` in `struct sock`.
     pub(super) error: u32,
+    /// `sk_kern_sock` in `struct sock`, which is a bit: the byte it is in, and its mask there.
+    pub(super) kern: [u32; 2],
     /// `skc_state` in `struct sock_common`, with which `struct sock` begins.
     pub(super) state: u32,
 }
@@ -57,16 +59,30 @@ pub(super) fn offsets() -> Result<Offsets, BtfError> {
     for (slot, name) in tcp.iter_mut().zip(TCP_MEMBERS) {
         *slot = member(&members, name)?;
     }
-    let error = member(&struct_members(&data, "sock")?, "sk_err")?;
+    let sock = struct_members(&data, "sock")?;
+    let error = member(&sock, "sk_err")?;
+    let kern = bit(&sock, "sk_kern_sock")?;
     let state = member(&struct_members(&data, "sock_common")?, "skc_state")?;
-    Ok(Offsets { tcp, error, state })
+    Ok(Offsets {
+        tcp,
+        error,
+        kern,
+        state,
+    })
+}
+
+fn bits(members: &[(&str, u32)], name: &'static str) -> Result<u32, BtfError> {
+    let found = members.iter().find(|(n, _)| *n == name);
+    found.map(|(_, bits)| *bits).ok_or(BtfError::Missing(name))
 }
 
 fn member(members: &[(&str, u32)], name: &'static str) -> Result<u32, BtfError> {
-    let found = members.iter().find(|(n, _)| *n == name);
-    found
-        .map(|(_, bits)| bits / 8)
-        .ok_or(BtfError::Missing(name))
+    bits(members, name).map(|bits| bits / 8)
+}
+
+/// A member of one bit. Bits are counted from the lowest: these machines are little-endian.
+fn bit(members: &[(&str, u32)], name: &'static str) -> Result<[u32; 2], BtfError> {
+    bits(members, name).map(|bits| [bits / 8, 1 << (bits % 8)])
 }
 
 /// Reader over little-endian words.
@@ -179,6 +195,12 @@ mod tests {
             struct_members(&sample(), "tcp_sock").unwrap(),
             [("a", 0), ("b", 32)]
         );
+    }
+
+    #[test]
+    fn a_bit_is_found_in_its_byte() {
+        assert_eq!(bit(&[("a", 0), ("b", 1013)], "b").unwrap(), [126, 32]);
+        assert!(bit(&[("a", 0)], "b").is_err());
     }
 
     #[test]

@@ -73,7 +73,7 @@ impl Pins {
         MapData::from_pin(&path).map_err(|e| KernelError::pin("open map", path, io_error(e)))
     }
 
-    fn hash<K: Plain, V: Plain>(
+    pub(super) fn hash<K: Plain, V: Plain>(
         &self,
         name: &'static str,
     ) -> Result<HashMap<MapData, P<K>, P<V>>, KernelError> {
@@ -132,7 +132,18 @@ impl Pins {
 
     /// Replaces the configuration of an attached cgroup in one step.
     pub fn configure(&self, cgroup_id: u64, config: &SlotConfig) -> Result<(), KernelError> {
-        object::configure(&self.map(maps::SLOT)?, cgroup_id, config)
+        let (slots, copies) = (self.map(maps::SLOT)?, self.map(maps::CONFIGS)?);
+        object::configure(&slots, &copies, cgroup_id, config)
+    }
+
+    /// Takes a slot's marks back, before its programs are detached: guard and backstop pass nothing any
+    /// more of sockets that only they have judged.
+    pub fn retire(&self, index: u32) -> Result<(), KernelError> {
+        let nobody = SlotConfig {
+            index,
+            ..SlotConfig::new_zeroed()
+        };
+        object::copy(&self.map(maps::CONFIGS)?, &nobody)
     }
 
     /// Every live flow; see [`Pins::sockets`].

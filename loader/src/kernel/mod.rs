@@ -1,10 +1,13 @@
 //! The only room that touches the kernel's BPF side: loads the object, attaches it, pins what must
 //! outlive us, and reads and writes the maps.
 
+mod backstop;
 mod btf;
 mod diag;
+mod guard;
 mod mapped;
 mod maps;
+mod netlink;
 mod object;
 mod pod;
 mod policy_maps;
@@ -12,13 +15,17 @@ pub mod probe;
 pub mod query;
 mod rings;
 mod sys;
+mod veth;
 
+pub use backstop::Backstop;
 pub use btf::{BtfError, VMLINUX};
+pub use guard::Guard;
 pub use mapped::Books;
 pub use maps::{Learned, Pins, Sockets};
 pub use object::{Attached, Engine, Sizes, object};
 pub use policy_maps::PolicyMaps;
 pub use rings::Rings;
+pub use veth::host_sides;
 
 use crate::machine;
 use std::{io, path::PathBuf};
@@ -79,6 +86,11 @@ pub enum KernelError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// The kernel has no TCX.
+    #[error(
+        "this kernel takes no programs at interfaces (TCX, Linux 6.6): frames of AF_PACKET and sockets made in another cgroup leave unseen"
+    )]
+    NoTcx,
     /// The policy does not fit.
     #[error(
         "the policy has {entries} entries in {map} and the map holds {limit}: use wider patterns or split the policy by project"

@@ -1,12 +1,12 @@
 //! Loading, attaching and pinning: everything with an effect on the kernel's programs.
 
 use super::{Books, KernelError, Pins, btf, rings::Rings, sys};
-use abi::{SlotConfig, SlotInfo, SlotMetrics, maps, programs};
+use abi::{ConfigCopies, SlotConfig, SlotInfo, SlotMetrics, maps, programs};
 use aya::{
     Btf, Ebpf, EbpfLoader,
     maps::{Map, MapData},
     programs::{
-        CgroupSkbAttachType, Program,
+        CgroupSkbAttachType, Program, ProgramError,
         links::{CgroupAttachMode, FdLink},
     },
 };
@@ -16,7 +16,7 @@ use std::{
     os::fd::{AsFd as _, BorrowedFd},
     path::{Path, PathBuf},
 };
-use zerocopy::IntoBytes as _;
+use zerocopy::{FromZeros as _, IntoBytes as _};
 
 /// The kernel object, built by `build.rs`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/clawker.bpf.o"));
@@ -57,12 +57,16 @@ impl Default for Sizes {
     }
 }
 
+/// Interfaces that one container has, on average, at most.
+const DEVICES_A_SLOT: u32 = 16;
+
 /// A loaded object whose maps are pinned, ready to be attached.
 pub struct Engine {
-    ebpf: Ebpf,
-    dir: PathBuf,
+    pub(super) ebpf: Ebpf,
+    pub(super) dir: PathBuf,
     sizes: Sizes,
     slots: MapData,
+    copies: MapData,
     books: Books,
 }
 
@@ -90,14 +94,14 @@ impl Engine {
                 .map_err(|e| KernelError::pin("pin map", path, io::Error::other(e)))?;
         }
         let slots = take(&mut ebpf, maps::SLOT)?;
-        let metrics = take(&mut ebpf, maps::METRICS)?;
-        let books = Books::new(metrics.fd(), rows)
-            .map_err(|e| KernelError::map("map into memory", maps::METRICS, e))?;
+        let copies = take(&mut ebpf, maps::CONFIGS)?;
+        let books = books(&ebpf, rows)?;
         let engine = Self {
             ebpf,
             dir: dir.to_owned(),
             sizes,
             slots,
+            copies,
             books,
         };
         engine.pin_iterator(programs::ITER_TCP, maps::TCP_FLOWS)?;
@@ -146,7 +150,7 @@ impl Engine {
     pub fn enrol(&self, info: &SlotInfo, config: &SlotConfig) -> Result<(), KernelError> {
         self.books.open(config.index, &self.limits(config.slot));
         self.pins().set_info(config.index, info)?;
-        configure(&self.slots, info.cgroup_id, config)
+        configure(&self.slots, &self.copies, info.cgroup_id, config)
     }
 
     /// Books of the slots.
@@ -162,10 +166,7 @@ impl Engine {
 
     /// A loaded program, for running it on a made-up packet.
     pub fn program(&self, name: &'static str) -> Result<&Program, KernelError> {
-        self.ebpf.program(name).ok_or(KernelError::Missing {
-            kind: "program",
-            name,
-        })
+        self.ebpf.program(name).ok_or_else(|| missing(name))
     }
 
     /// The pins of this instance.
@@ -175,14 +176,35 @@ impl Engine {
     }
 }
 
-/// Replaces the configuration of an attached cgroup in one step.
+/// Replaces the configuration of an attached cgroup in one step, and then its copy.
 pub(super) fn configure(
     slots: &MapData,
+    copies: &MapData,
     cgroup_id: u64,
     config: &SlotConfig,
 ) -> Result<(), KernelError> {
     sys::map_update(slots.fd().as_fd(), cgroup_id.as_bytes(), config.as_bytes())
-        .map_err(|e| KernelError::map("write", maps::SLOT, e))
+        .map_err(|e| KernelError::map("write", maps::SLOT, e))?;
+    copy(copies, config)
+}
+
+/// Writes the copy that is not in use, then says that it is. Programs may read while an element is
+/// written, so each of the two steps leaves alone what they look at.
+pub(super) fn copy(copies: &MapData, config: &SlotConfig) -> Result<(), KernelError> {
+    let write = |e| KernelError::map("write", maps::CONFIGS, e);
+    let copies = copies.fd().as_fd();
+    // Row 0 is of no slot, and stays so.
+    if config.index == 0 {
+        return Ok(());
+    }
+    let key = config.index.to_ne_bytes();
+    let mut both = ConfigCopies::new_zeroed();
+    sys::map_lookup(copies, &key, both.as_mut_bytes()).map_err(write)?;
+    let next = (both.turn ^ 1) & 1;
+    both.configs[next as usize] = *config;
+    sys::map_update(copies, &key, both.as_bytes()).map_err(write)?;
+    both.turn = next;
+    sys::map_update(copies, &key, both.as_bytes()).map_err(write)
 }
 
 /// Loads the object and has every program verified; nothing is attached or pinned.
@@ -196,10 +218,13 @@ pub(super) fn open(sizes: Sizes) -> Result<Ebpf, KernelError> {
         .override_global("TCP_OFFSETS", &offsets.tcp, true)
         .override_global("SK_ERR_OFFSET", &offsets.error, true)
         .override_global("SK_STATE_OFFSET", &offsets.state, true)
+        .override_global("SK_KERN", &offsets.kern, true)
         .map_max_entries(maps::RING_ALLOWED, sizes.ring_bytes)
         .map_max_entries(maps::RING_DENIED, sizes.ring_bytes)
         .map_max_entries(maps::METRICS, rows)
         .map_max_entries(maps::SLOT_INFO, rows)
+        .map_max_entries(maps::CONFIGS, rows)
+        .map_max_entries(maps::DEVICES, sizes.slots.saturating_mul(DEVICES_A_SLOT))
         .map_max_entries(maps::LEARNED_ADDRS, sizes.slots * sizes.addrs)
         .map_max_entries(maps::LEARNED_NAMES, sizes.slots * sizes.names)
         // Two epochs of each slot, and row 0 for what is not enrolled.
@@ -210,6 +235,15 @@ pub(super) fn open(sizes: Sizes) -> Result<Ebpf, KernelError> {
     Ok(ebpf)
 }
 
+/// The books; their map stays where it is, for programs that are loaded later.
+fn books(ebpf: &Ebpf, rows: u32) -> Result<Books, KernelError> {
+    let name = maps::METRICS;
+    let Some(Map::Array(metrics)) = ebpf.map(name) else {
+        return Err(KernelError::Missing { kind: "map", name });
+    };
+    Books::new(metrics.fd(), rows).map_err(|e| KernelError::map("map into memory", name, e))
+}
+
 fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<MapData, KernelError> {
     match ebpf.take_map(name) {
         Some(Map::CgroupStorage(m) | Map::Array(m) | Map::Unsupported(m)) => Ok(m),
@@ -217,52 +251,62 @@ fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<MapData, KernelError> {
     }
 }
 
-fn program_fd<'a>(ebpf: &'a Ebpf, name: &'static str) -> Result<BorrowedFd<'a>, KernelError> {
-    let missing = KernelError::Missing {
-        kind: "program",
-        name,
-    };
-    match ebpf.program(name) {
-        Some(p) => p
-            .fd()
-            .map(|fd| fd.as_fd())
-            .map_err(|e| KernelError::Program {
-                name,
-                source: Box::new(e),
-            }),
-        None => Err(missing),
-    }
+pub(super) fn program_fd<'a>(
+    ebpf: &'a Ebpf,
+    name: &'static str,
+) -> Result<BorrowedFd<'a>, KernelError> {
+    let program = ebpf.program(name).ok_or_else(|| missing(name))?;
+    program
+        .fd()
+        .map(|fd| fd.as_fd())
+        .map_err(|e| refused(name, e))
 }
 
 fn load_programs(ebpf: &mut Ebpf) -> Result<(), KernelError> {
     let kernel_btf = Btf::from_sys_fs().map_err(|_| BtfRead)?;
-    for name in programs::CGROUP
-        .into_iter()
-        .chain([programs::ITER_TCP, programs::ITER_DGRAM])
-    {
-        let program = ebpf.program_mut(name).ok_or(KernelError::Missing {
-            kind: "program",
-            name,
-        })?;
-        match program {
-            Program::CgroupSkb(p) => p.load(),
-            Program::CgroupSock(p) => p.load(),
-            Program::CgroupSockAddr(p) => p.load(),
-            Program::SockOps(p) => p.load(),
-            Program::Iter(p) => p.load("bpf_sk_storage_map", &kernel_btf),
-            _ => {
-                return Err(KernelError::Missing {
-                    kind: "program",
-                    name,
-                });
-            }
-        }
-        .map_err(|e| KernelError::Program {
-            name,
-            source: Box::new(e),
-        })?;
+    for name in programs::CGROUP {
+        load_program(ebpf, name)?;
+    }
+    for name in [programs::ITER_TCP, programs::ITER_DGRAM] {
+        let Some(Program::Iter(p)) = ebpf.program_mut(name) else {
+            return Err(missing(name));
+        };
+        p.load("bpf_sk_storage_map", &kernel_btf)
+            .map_err(|e| refused(name, e))?;
     }
     Ok(())
+}
+
+/// Has one program verified, unless it was before. Guard and backstop are loaded only where they are
+/// attached.
+pub(super) fn load_program(ebpf: &mut Ebpf, name: &'static str) -> Result<(), KernelError> {
+    let program = ebpf.program_mut(name).ok_or_else(|| missing(name))?;
+    if program.fd().is_ok() {
+        return Ok(());
+    }
+    match program {
+        Program::CgroupSkb(p) => p.load(),
+        Program::CgroupSock(p) => p.load(),
+        Program::CgroupSockAddr(p) => p.load(),
+        Program::SockOps(p) => p.load(),
+        Program::SchedClassifier(p) => p.load(),
+        _ => return Err(missing(name)),
+    }
+    .map_err(|e| refused(name, e))
+}
+
+fn missing(name: &'static str) -> KernelError {
+    KernelError::Missing {
+        kind: "program",
+        name,
+    }
+}
+
+fn refused(name: &'static str, e: ProgramError) -> KernelError {
+    KernelError::Program {
+        name,
+        source: Box::new(e),
+    }
 }
 
 /// `Btf::from_sys_fs` failed after our own reader succeeded.
@@ -275,17 +319,15 @@ impl From<BtfRead> for KernelError {
 }
 
 /// Attaches one program and hands out its link.
-fn attach_one(ebpf: &mut Ebpf, name: &'static str, cgroup: &File) -> Result<FdLink, KernelError> {
+pub(super) fn attach_one(
+    ebpf: &mut Ebpf,
+    name: &'static str,
+    cgroup: &File,
+) -> Result<FdLink, KernelError> {
     // Links allow several programs at one place whatever the mode; kernels refuse the others' flags.
     const MODE: CgroupAttachMode = CgroupAttachMode::Single;
-    let program = ebpf.program_mut(name).ok_or(KernelError::Missing {
-        kind: "program",
-        name,
-    })?;
-    let refused = |e| KernelError::Program {
-        name,
-        source: Box::new(e),
-    };
+    let program = ebpf.program_mut(name).ok_or_else(|| missing(name))?;
+    let refused = |e| refused(name, e);
     let no_link = |e: aya::programs::links::LinkError| KernelError::Call {
         what: "the kernel made no link for a cgroup program",
         source: io::Error::other(e),
@@ -298,16 +340,13 @@ fn attach_one(ebpf: &mut Ebpf, name: &'static str, cgroup: &File) -> Result<FdLi
         }};
     }
     match program {
-        Program::CgroupSkb(p) if name == programs::EGRESS => {
+        Program::CgroupSkb(p) if name == programs::EGRESS || name == programs::GUARD => {
             link!(p, p.attach(cgroup, CgroupSkbAttachType::Egress, MODE))
         }
         Program::CgroupSkb(p) => link!(p, p.attach(cgroup, CgroupSkbAttachType::Ingress, MODE)),
         Program::CgroupSock(p) => link!(p, p.attach(cgroup, MODE)),
         Program::CgroupSockAddr(p) => link!(p, p.attach(cgroup, MODE)),
         Program::SockOps(p) => link!(p, p.attach(cgroup, MODE)),
-        _ => Err(KernelError::Missing {
-            kind: "program",
-            name,
-        }),
+        _ => Err(missing(name)),
     }
 }

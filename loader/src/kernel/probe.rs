@@ -101,7 +101,10 @@ pub fn types() -> Result<(), KernelError> {
     btf::offsets().map(drop).map_err(KernelError::from)
 }
 
-/// Loads every program as `run` would, attaches and pins nothing, and lets them go again.
+/// Loads every program as `run` and `serve` would, attaches and pins nothing, and lets them go again.
 pub fn trial() -> Result<(), KernelError> {
-    object::open(object::Sizes::default()).map(drop)
+    let mut ebpf = object::open(object::Sizes::default())?;
+    [programs::GUARD, programs::BACKSTOP]
+        .into_iter()
+        .try_for_each(|name| object::load_program(&mut ebpf, name))
 }

@@ -38,6 +38,11 @@ pub enum Target {
         /// Id of the map.
         map: u32,
     },
+    /// The ingress of an interface.
+    Interface {
+        /// Its index; 0 when the link was detached or the interface is gone.
+        index: u32,
+    },
     /// Something that we never make.
     Other,
 }
@@ -104,6 +109,10 @@ pub fn link(path: &Path) -> Result<Link, KernelError> {
         Ok(bpf_link_type::BPF_LINK_TYPE_ITER) => Target::Iterator {
             // SAFETY: the member of this type of link; plain integers, zero when it has no map.
             map: unsafe { info.__bindgen_anon_1.iter.__bindgen_anon_1.map.map_id },
+        },
+        Ok(bpf_link_type::BPF_LINK_TYPE_TCX) => Target::Interface {
+            // SAFETY: the member of this type of link; plain integers.
+            index: unsafe { info.__bindgen_anon_1.tcx.ifindex },
         },
         _ => Target::Other,
     };

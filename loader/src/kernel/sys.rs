@@ -2,7 +2,7 @@
 
 use super::KernelError;
 use aya_obj::generated::{
-    bpf_attach_type, bpf_attr, bpf_cmd, bpf_link_info, bpf_map_info, bpf_map_type,
+    BPF_F_BEFORE, bpf_attach_type, bpf_attr, bpf_cmd, bpf_link_info, bpf_map_info, bpf_map_type,
 };
 use std::{
     ffi::CString,
@@ -85,6 +85,21 @@ pub(super) fn iter_link(prog: BorrowedFd<'_>, map: BorrowedFd<'_>) -> io::Result
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
+/// `BPF_LINK_CREATE` for a program at the ingress of an interface (TCX, kernel ≥ 6.6), in front of every
+/// other: one that stands before ours could let packets pass without it. aya asks by name, and a name
+/// may be given to another interface meanwhile.
+pub(super) fn tcx_link(prog: BorrowedFd<'_>, ifindex: u32) -> io::Result<OwnedFd> {
+    // SAFETY: all zeroes is a valid `bpf_attr`.
+    let mut attr: bpf_attr = unsafe { zeroed() };
+    attr.link_create.__bindgen_anon_1.prog_fd = prog.as_raw_fd() as u32;
+    attr.link_create.__bindgen_anon_2.target_ifindex = ifindex;
+    attr.link_create.attach_type = bpf_attach_type::BPF_TCX_INGRESS as u32;
+    attr.link_create.flags = BPF_F_BEFORE;
+    let fd = bpf(bpf_cmd::BPF_LINK_CREATE, &mut attr)?;
+    // SAFETY: the kernel just made this descriptor for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
 /// `BPF_OBJ_PIN`.
 pub(super) fn pin(fd: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
     let path = CString::new(path.as_os_str().as_bytes())?;
@@ -149,6 +164,21 @@ pub(super) fn link_info(path: &Path) -> io::Result<bpf_link_info> {
     let fd = open_pin(path, Kind::Link)?;
     // SAFETY: a link, as `open_pin` has checked; the structure is plain integers.
     unsafe { info(fd.as_fd()) }
+}
+
+/// Detaches a pinned link (`BPF_LINK_DETACH`) and removes the pin. Without the first the kernel would
+/// detach it some time later, and refuse the same program at the same place until then. A pin that is
+/// not there, and a link whose place is gone, are no errors.
+pub(super) fn unpin(path: &Path) -> io::Result<()> {
+    let link = match open_pin(path, Kind::Link) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        r => r?,
+    };
+    // SAFETY: all zeroes is a valid `bpf_attr`.
+    let mut attr: bpf_attr = unsafe { zeroed() };
+    attr.link_detach.link_fd = link.as_raw_fd() as u32;
+    bpf(bpf_cmd::BPF_LINK_DETACH, &mut attr)?;
+    fs::remove_file(path)
 }
 
 /// The map behind a pin. aya's `MapInfo` does not tell the type information that the map was made with.

@@ -73,6 +73,7 @@ pub const REASONS: [Word; reason::COUNT] = [
     "not_enrolled",
     "inbound",
     "headers",
+    "unjudged",
 ];
 
 /// Reason of a folded record that tells destinations not apart.

@@ -5,6 +5,7 @@
 //! without them every few hundred operations, so that both sides meet the same machine. Medians over
 //! rounds; ratios within one run.
 
+mod interfaces;
 mod operations;
 mod programs;
 mod records;
@@ -75,4 +76,5 @@ fn main() {
     }
     records::ring_to_json();
     programs::many_rules();
+    interfaces::guarded();
 }

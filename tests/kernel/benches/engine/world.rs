@@ -128,21 +128,27 @@ impl World {
         fs::write(cgroup.path().join("cgroup.procs"), "0").expect("the process moves");
     }
 
-    /// Nanoseconds and runs of a program so far.
+    /// See [`run_ns`].
     pub(crate) fn run_ns(&self, name: &'static str) -> (u64, u64) {
-        let info = match self.engine.program(name).expect("a program") {
-            Program::CgroupSkb(p) => p.info(),
-            Program::CgroupSock(p) => p.info(),
-            Program::CgroupSockAddr(p) => p.info(),
-            Program::SockOps(p) => p.info(),
-            _ => unreachable!("only cgroup programs are asked for"),
-        }
-        .expect("info");
-        (
-            u64::try_from(info.run_time().as_nanos()).unwrap_or(0),
-            info.run_count(),
-        )
+        run_ns(&self.engine, name)
     }
+}
+
+/// Nanoseconds and runs of a program so far.
+pub(crate) fn run_ns(engine: &Engine, name: &'static str) -> (u64, u64) {
+    let info = match engine.program(name).expect("a program") {
+        Program::CgroupSkb(p) => p.info(),
+        Program::CgroupSock(p) => p.info(),
+        Program::CgroupSockAddr(p) => p.info(),
+        Program::SchedClassifier(p) => p.info(),
+        Program::SockOps(p) => p.info(),
+        _ => unreachable!("only programs that are attached are asked for"),
+    }
+    .expect("info");
+    (
+        u64::try_from(info.run_time().as_nanos()).unwrap_or(0),
+        info.run_count(),
+    )
 }
 
 impl Drop for World {
