@@ -30,6 +30,7 @@ const CAUSES: [&str; trouble::COUNT] = [
     "scratch_busy",
     "no_state",
     "names_crowded",
+    "no_socket",
 ];
 
 /// Words of [`State::batches`].
