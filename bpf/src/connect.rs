@@ -10,7 +10,10 @@ use crate::{
 };
 use abi::{IPPROTO_TCP, IPPROTO_UDP, Ip, PEER_TRIED, SlotConfig, reason};
 use aya_ebpf::{macros::cgroup_sock_addr, programs::SockAddrContext};
-use bpf::{addr, decide::Decision};
+use bpf::{
+    addr,
+    decide::{self, Decision},
+};
 use core::{ffi::c_void, mem::MaybeUninit};
 
 #[cgroup_sock_addr(connect4)]
@@ -47,7 +50,7 @@ fn addr6(ctx: &SockAddrContext) -> Ip {
 
 /// Where this call goes. Protocols without ports have port 0.
 #[inline(always)]
-fn target(ctx: &SockAddrContext, ip: Ip) -> Peer {
+fn target(cfg: &SlotConfig, ctx: &SockAddrContext, ip: Ip) -> Peer {
     // SAFETY: the context is valid for the run.
     let (port, proto) = unsafe { ((*ctx.sock_addr).user_port, (*ctx.sock_addr).protocol) };
     let proto = if proto > 0xff {
@@ -57,7 +60,7 @@ fn target(ctx: &SockAddrContext, ip: Ip) -> Peer {
     };
     let ported = proto == IPPROTO_TCP || proto == IPPROTO_UDP;
     let port = if ported { u16::from_be(port as u16) } else { 0 };
-    Peer::new(ip, port, proto)
+    Peer::new(ip, decide::meant_port(cfg, &ip, proto, port), proto)
 }
 
 #[inline(always)]
@@ -72,7 +75,7 @@ fn connect(ctx: &SockAddrContext, ip: Ip) -> i32 {
     let Some(w) = work::claim() else {
         return emit::refused_blindly(cfg);
     };
-    slot::copy(&mut w.target, &target(ctx, ip));
+    slot::copy(&mut w.target, &target(cfg, ctx, ip));
     slot::stamp_task(&mut w.flow);
     let verdict = judge_connect(cfg, w, socket(ctx));
     work::release(w);
@@ -82,7 +85,7 @@ fn connect(ctx: &SockAddrContext, ip: Ip) -> i32 {
 #[inline(always)]
 fn sendmsg(ctx: &SockAddrContext, ip: Ip) -> i32 {
     let cfg = slot::config();
-    let to = target(ctx, ip);
+    let to = target(cfg, ctx, ip);
     if cfg.slot != 0 && dgram::is_open(socket(ctx), cfg, &to) {
         return 1;
     }

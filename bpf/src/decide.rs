@@ -162,6 +162,21 @@ pub fn internal(cfg: &SlotConfig, ip: &Ip, port: u16) -> bool {
         && port != PORT_DOT
 }
 
+/// The port that a packet or call to an address was meant for. The engine's resolver sits on loopback of
+/// the container's own and listens at a port of its choice, to which NAT leads what is sent to 53 before
+/// any packet program sees it. So every port of a trusted resolver there is that of DNS: a lookup that
+/// goes straight to the real one is a lookup too.
+#[inline(always)]
+pub fn meant_port(cfg: &SlotConfig, ip: &Ip, proto: u8, port: u16) -> u16 {
+    let ported = proto == IPPROTO_TCP || proto == IPPROTO_UDP;
+    let inside = cfg.flags & SLOT_LOOPBACK_IS_EGRESS == 0 && addr::is_loopback(ip);
+    if ported && inside && is_resolver(cfg, ip) {
+        PORT_DNS
+    } else {
+        port
+    }
+}
+
 /// Softens a refusal by mode and bypass.
 #[inline(always)]
 fn refuse(cfg: &SlotConfig, now: u64, reason: u8, rule: u32) -> Decision {

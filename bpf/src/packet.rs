@@ -193,6 +193,20 @@ impl Packet {
     }
 }
 
+/// Puts in the ports that were meant, see [`decide::meant_port`]. A global function, see [`crate::emit`]:
+/// on a stack of its own, of which the way of a packet has none to spare.
+#[unsafe(no_mangle)]
+extern "C" fn packet_meant(cfg: *const SlotConfig, p: *mut Packet) -> i32 {
+    // SAFETY: pointers to whole values or null, as the verifier checks at every call.
+    let (Some(cfg), Some(p)) = (unsafe { cfg.as_ref() }, unsafe { p.as_mut() }) else {
+        return 0;
+    };
+    let w = &mut p.wire;
+    w.src_port = decide::meant_port(cfg, &w.src, w.proto, w.src_port);
+    w.dst_port = decide::meant_port(cfg, &w.dst, w.proto, w.dst_port);
+    1
+}
+
 #[cgroup_skb(egress)]
 pub(crate) fn egress(ctx: SkBuffContext) -> i32 {
     let skb = ctx.skb.skb;
@@ -214,6 +228,7 @@ fn judged(cfg: &SlotConfig, skb: *mut __sk_buff) -> i32 {
     if cfg.slot == 0 {
         return refuse_out(cfg, p, reason::NOT_ENROLLED);
     }
+    packet_meant(cfg, p);
     if p.wire.proto == IPPROTO_TCP {
         return packet_tcp::egress(cfg, skb, p);
     }
@@ -233,6 +248,7 @@ pub(crate) fn ingress(ctx: SkBuffContext) -> i32 {
     if packet_read(skb, p) == 0 {
         return !decide::enforcing(cfg, slot::now()) as i32;
     }
+    packet_meant(cfg, p);
     if p.wire.proto == IPPROTO_TCP {
         return packet_tcp::ingress(cfg, skb, p);
     }

@@ -18,12 +18,16 @@ use bpf::decide::{self, Decision, PORT_DNS};
 #[inline(never)]
 pub(crate) fn egress(cfg: &SlotConfig, skb: *mut __sk_buff, p: &Packet) -> i32 {
     let to = p.to();
+    let udp = to.proto == IPPROTO_UDP;
+    // Before loopback passes: the resolver may be there.
+    if udp && p.wire.src_port == PORT_DNS && query::imitates_resolver(cfg, skb, p) == 0 {
+        return 0;
+    }
     if decide::internal(cfg, &to.ip, to.port) {
         mark::leave(cfg, skb);
         return 1;
     }
-    let dns = to.port == PORT_DNS || p.wire.src_port == PORT_DNS;
-    if dns && to.proto == IPPROTO_UDP && query::datagram_passes(cfg, skb, p) == 0 {
+    if udp && to.port == PORT_DNS && query::datagram_passes(cfg, skb, p) == 0 {
         return 0;
     }
     let add = Add {

@@ -167,14 +167,11 @@ pub(crate) fn imitates_resolver(cfg: &SlotConfig, skb: *mut __sk_buff, p: &Packe
     1
 }
 
-/// Whether an outgoing datagram from or to port 53 may leave: nobody inside speaks for a trusted
-/// resolver, and a trusted resolver is asked only for names that a rule could allow.
+/// Whether an outgoing datagram to port 53 may leave: a trusted resolver is asked only for names that a
+/// rule could allow.
 #[inline(never)]
 pub(crate) fn datagram_passes(cfg: &SlotConfig, skb: *mut __sk_buff, p: &Packet) -> i32 {
     let w = &p.wire;
-    if w.src_port == PORT_DNS && decide::is_resolver(cfg, &w.src) {
-        return refuse(cfg, skb, p, reason::RESOLVER, 0);
-    }
     if w.dst_port != PORT_DNS || !decide::is_resolver(cfg, &w.dst) {
         return 1;
     }

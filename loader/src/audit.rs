@@ -2,14 +2,17 @@
 //! flow's record by `event_name`.
 
 mod bypass;
+mod event;
 
 #[cfg(test)]
 pub(crate) use bypass::tests as bypass_tests;
 pub use bypass::{BypassChange, BypassEvent, Cause};
+pub use event::{Event, GapCause, Kind};
 
 use jiff::Timestamp;
 use serde::Serialize;
 use std::fmt;
+use wire::{LogRecord, RecordBuilder, Severity, fields as f};
 
 /// What came of a change of policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -46,6 +49,35 @@ pub struct PolicyChange {
 
 /// `event_name` of a [`PolicyChange`].
 pub const POLICY: &str = "clawker.overseer.policy";
+
+impl Outcome {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Applied => "applied",
+            Self::Refused => "refused",
+        }
+    }
+}
+
+impl PolicyChange {
+    /// As a record of `clawker-overseer`.
+    #[must_use]
+    pub fn otlp(&self) -> LogRecord {
+        let severity = match self.outcome {
+            Outcome::Applied => Severity::Info,
+            Outcome::Refused => Severity::Error,
+        };
+        let message = Some(self.message.as_str()).filter(|m| !m.is_empty());
+        RecordBuilder::new(POLICY, self.time, self.time, severity, self.to_string())
+            .maybe(f::AGENT, self.agent.as_deref())
+            .maybe(f::PROJECT, self.project.as_deref())
+            .with(f::OUTCOME, self.outcome.word())
+            .with(f::POLICY, self.policy.as_str())
+            .with(f::GENERATION, self.generation)
+            .maybe(f::MESSAGE, message)
+            .build()
+    }
+}
 
 impl fmt::Display for PolicyChange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

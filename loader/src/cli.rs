@@ -3,10 +3,12 @@
 mod operate;
 mod otlp;
 mod policy;
+mod serve;
 
 pub use operate::{BypassArgs, EnforceArgs};
 pub use otlp::OtlpArgs;
 pub use policy::{AllowArgs, ExplainArgs, LearnArgs, PolicyCommand, TestArgs};
+pub use serve::{BRIDGE, ServeArgs};
 
 use crate::{filter::Filter, weakness, whom::Whom};
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -71,6 +73,9 @@ pub enum Command {
         after_long_help = "The command runs in a cgroup of its own from its first instruction, with its terminal, its signals and its exit code. Without --policy nothing is denied but the built-in deny set (cloud metadata, link-local).\n\nFlow lines and the summary go to stderr; stdout belongs to the command.\n\nA changed policy file takes effect at once, and flows that it denies are cut. A file with mistakes is told and changes nothing. By default this is so only for a file that the command's user cannot write or replace.\n\nExamples:\n  sudo ebpf-manager run -- apt-get update\n  sudo ebpf-manager run --learn egress.yaml -- apt-get update\n  sudo ebpf-manager run --policy egress.yaml -- sh -c 'curl -s https://api.github.com/zen'\n  sudo ebpf-manager run --policy egress.yaml --mode audit --out flows.jsonl -- ./agent\n  sudo ebpf-manager run --policy egress.yaml --agent reviewer --project acme -- ./agent\n  sudo ebpf-manager run --policy egress.yaml --reload -- ./agent\n  sudo ebpf-manager run --policy egress.yaml --otlp http://127.0.0.1:4317 -- ./agent"
     )]
     Run(Box<RunArgs>),
+    /// Guard every container that has the label dev.clawker.agent, and send a record of every flow
+    #[command(after_long_help = serve::HELP)]
+    Serve(Box<ServeArgs>),
     /// Watch the flows of running instances, as they live and end
     #[command(
         after_long_help = WATCH_HELP

@@ -4,10 +4,13 @@ mod bypass;
 mod detach;
 mod doctor;
 mod dump;
+mod follow;
 mod man;
+mod otlp;
 mod policy;
 mod progress;
 mod run;
+mod serve;
 mod version;
 mod watch;
 
@@ -21,12 +24,14 @@ use crate::{
     cli::{Cli, Command, Mode},
     contain::StartError,
     control::ControlError,
+    docker::WatchError,
+    fleet::FleetError,
     instance::{Found, InstanceError, Root},
     kernel::KernelError,
-    machine::FLOOR,
+    machine::{self, FLOOR},
     policy_file::PolicyFileError,
     render::line::printable,
-    resolvers::{self, ResolverError},
+    resolvers::{self, Place, ResolverError},
     seen::RecordsError,
     sink::SinkError,
     user::UserError,
@@ -156,7 +161,7 @@ pub enum CommandError {
         found: String,
     },
     /// A wait failed.
-    #[error("cannot wait for the command: {0}")]
+    #[error("cannot wait for the command or a signal: {0}")]
     Wait(nix::Error),
     /// See [`BypassError`].
     #[error(transparent)]
@@ -167,6 +172,12 @@ pub enum CommandError {
     /// Somebody who was meant too.
     #[error("{}", printable(.0))]
     Unchanged(String),
+    /// See [`FleetError`].
+    #[error(transparent)]
+    Fleet(#[from] FleetError),
+    /// See [`WatchError`].
+    #[error(transparent)]
+    Watch(#[from] WatchError),
     /// Standard output is gone or full.
     #[error("cannot write the output: {0}")]
     Output(std::io::Error),
@@ -253,6 +264,7 @@ pub fn execute(cli: Cli) -> Result<u8, CommandError> {
     };
     match cli.command {
         Command::Run(args) => run::run(&root, &cli.control_dir, &args),
+        Command::Serve(args) => serve::serve(&root, &cli.control_dir, &args),
         Command::Watch(args) => watch::watch(&cli.control_dir, &args),
         Command::Dump(args) => dump::dump(&root, &args),
         Command::Bypass(args) => bypass::bypass(places, &args),
@@ -277,6 +289,23 @@ pub fn default_sigpipe() {
     let _ = unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) };
 }
 
+fn kernel_is_new_enough() -> Result<(), CommandError> {
+    let found = machine::release();
+    if machine::new_enough(&found) {
+        Ok(())
+    } else {
+        Err(CommandError::OldKernel { found })
+    }
+}
+
+/// Bytes of a ring of so many KiB.
+fn ring_bytes(kib: u32) -> Result<u32, CommandError> {
+    if !kib.is_power_of_two() || !(4..=1 << 20).contains(&kib) {
+        return Err(CommandError::RingSize(kib));
+    }
+    Ok(kib.saturating_mul(1024))
+}
+
 fn need_root(what: &'static str) -> Result<(), CommandError> {
     if nix::unistd::geteuid().is_root() {
         Ok(())
@@ -291,7 +320,7 @@ fn color_on_stderr() -> bool {
 }
 
 /// Compiles a selection for the kernel alone: rules that need the proxy are refused.
-fn compile(
+pub(crate) fn compile(
     file: &str,
     selected: &Selected<'_>,
     id: u32,
@@ -330,12 +359,12 @@ fn rules(
     file: &str,
     policy: &Policy,
     (agent, project): Who<'_>,
-    id: u32,
+    (id, place): (u32, Place),
     mode: Option<Mode>,
 ) -> Result<(Compiled, Vec<IpAddr>), CommandError> {
     let selected = policy.select(agent, project);
     let compiled = compile(file, &selected, id, mode)?;
-    let resolvers = resolvers::resolve(&compiled.resolvers)?;
+    let resolvers = resolvers::resolve(&compiled.resolvers, place)?;
     Ok((compiled, resolvers))
 }
 

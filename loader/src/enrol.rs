@@ -4,6 +4,7 @@ use crate::{
     control::Status,
     docker::Weakness,
     kernel::{KernelError, Pins},
+    resolvers::Place,
     weakness,
 };
 use abi::{
@@ -12,7 +13,10 @@ use abi::{
 };
 use jiff::Timestamp;
 use policy::Compiled;
-use std::net::{IpAddr, Ipv6Addr};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv6Addr},
+};
 
 /// Who a slot is.
 #[derive(Clone, Debug, Default)]
@@ -110,16 +114,20 @@ impl Identity {
     }
 }
 
-/// The configuration of a slot under a compiled policy. Loopback counts as egress.
+/// The configuration of a slot under a compiled policy. `place`: in whose network namespace it is; in the
+/// machine's, loopback counts as egress.
 #[must_use]
 pub fn config(
-    slot: u32,
-    index: u32,
+    (slot, index): (u32, u32),
     policy: u32,
     compiled: &Compiled,
     resolvers: &[IpAddr],
+    place: Place,
 ) -> SlotConfig {
-    let mut flags = SLOT_LOOPBACK_IS_EGRESS;
+    let mut flags = match place {
+        Place::Host => SLOT_LOOPBACK_IS_EGRESS,
+        Place::Container => 0,
+    };
     for (on, flag) in [
         (compiled.allows_icmp, SLOT_ICMP_SOCKETS),
         (compiled.default_allow, SLOT_DEFAULT_ALLOW),
@@ -150,6 +158,22 @@ pub fn config(
     }
 }
 
+/// Tells anew what is known of the owner of a slot: his container's name and what weakens it.
+pub fn describe(pins: &Pins, index: u32, identity: &Identity) -> Result<(), KernelError> {
+    let _held = pins.hold()?;
+    let mut infos = pins.infos()?.into_iter();
+    let Some((_, old)) = infos.find(|(i, _)| *i == index) else {
+        return Ok(());
+    };
+    let now = identity.info(old.slot, old.since);
+    let info = SlotInfo {
+        container_name: now.container_name,
+        weaknesses: now.weaknesses,
+        ..old
+    };
+    pins.set_info(index, &info)
+}
+
 /// What came of a change of policy.
 #[derive(Debug)]
 pub struct Replaced {
@@ -164,35 +188,72 @@ pub struct Replaced {
 /// their next packet. A running bypass goes on. An error means that nothing has changed; nothing comes
 /// back when the slot is not attached any more.
 ///
-/// `make` compiles the policy of `file` under the id that it is handed, and finds the resolvers.
+/// `make` compiles the policy of `file` under the id that it is handed, and finds the resolvers for a slot
+/// with this configuration.
 pub fn replace_policy<E: From<KernelError>>(
     pins: &Pins,
     index: u32,
     file: &str,
-    make: impl FnOnce(u32) -> Result<(Compiled, Vec<IpAddr>), E>,
+    make: impl FnOnce(u32, &SlotConfig) -> Result<(Compiled, Vec<IpAddr>), E>,
 ) -> Result<Option<Replaced>, E> {
     let _held = pins.hold()?;
     let Some((info, old)) = read(pins, index)? else {
         return Ok(None);
     };
-    let policy = old.policy.wrapping_add(1);
-    let (compiled, resolvers) = make(policy)?;
+    let policy = next_policy(&policies(pins)?);
+    let (compiled, resolvers) = make(policy, &old)?;
     let mut maps = pins.policy()?;
     maps.discard(policy)?;
     maps.write(&compiled)?;
-    let config = SlotConfig {
+    let place = Place::of(&old);
+    let config = renewed(&old, policy, &compiled, &resolvers, place);
+    pins.configure(info.cgroup_id, &config)?;
+    let cleaned = pins.set_info(index, &under_file(&info, file));
+    let cleaned = cleaned.and_then(|()| {
+        let used = policies(pins)?;
+        maps.erase(old.policy, &used)
+    });
+    Ok(Some(Replaced { config, cleaned }))
+}
+
+/// Who a slot is, under another policy file.
+#[must_use]
+pub fn under_file(info: &SlotInfo, file: &str) -> SlotInfo {
+    SlotInfo {
+        policy_file: field::<INFO_TEXT>(file),
+        ..*info
+    }
+}
+
+/// The configuration of a slot under another policy. A running bypass goes on.
+#[must_use]
+pub fn renewed(
+    old: &SlotConfig,
+    policy: u32,
+    compiled: &Compiled,
+    resolvers: &[IpAddr],
+    place: Place,
+) -> SlotConfig {
+    SlotConfig {
         generation: old.generation.wrapping_add(1),
         bypass_until: old.bypass_until,
-        ..config(old.slot, old.index, policy, &compiled, &resolvers)
-    };
-    pins.configure(info.cgroup_id, &config)?;
-    let info = SlotInfo {
-        policy_file: field::<INFO_TEXT>(file),
-        ..info
-    };
-    let cleaned = pins.set_info(index, &info);
-    let cleaned = cleaned.and(maps.erase(old.policy));
-    Ok(Some(Replaced { config, cleaned }))
+        ..config((old.slot, old.index), policy, compiled, resolvers, place)
+    }
+}
+
+/// Ids of the policies that some slot is under. The caller holds the maps ([`Pins::hold`]).
+fn policies(pins: &Pins) -> Result<BTreeSet<u32>, KernelError> {
+    let mut used = BTreeSet::new();
+    for (_, info) in pins.infos()? {
+        used.extend(pins.config(info.cgroup_id)?.map(|config| config.policy));
+    }
+    Ok(used)
+}
+
+/// An id that no slot names, later than all that do.
+#[must_use]
+pub fn next_policy(used: &BTreeSet<u32>) -> u32 {
+    used.last().map_or(1, |last| last.wrapping_add(1))
 }
 
 /// Who a slot is and what it is under; waits for a change that is on its way.

@@ -1,15 +1,21 @@
 //! Records to an OTLP receiver, by a thread of its own behind a bounded queue: whoever reads the rings
 //! never waits for the network. What finds no room, or is not known to have arrived in the end, is told.
+//!
+//! A receiver that keeps records (the bridge) is told the name of each request, so that it takes one that
+//! comes twice only once, and its word is what makes a record a kept one. When it is slow or away, nothing
+//! is handed over once the queue is full: the rings fill up, and the kernel folds.
 
 mod side;
 mod worker;
 
 use crate::{
     record::{Record, VERDICTS},
+    session::Debt,
     telemetry,
 };
 use side::Side;
 use std::{
+    collections::{BTreeMap, VecDeque},
     fmt,
     io::Write as _,
     sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc as std_mpsc},
@@ -17,11 +23,17 @@ use std::{
     time::Duration,
 };
 use tokio::sync::{mpsc, oneshot, watch};
-use wire::{Endpoint, Outlet, Payload, Snapshot, Source, stream};
-use worker::Worker;
+use wire::{BatchId, Endpoint, LogRecord, Outlet, Payload, Snapshot, Source, stream};
+use worker::{Parcel, Worker};
 
 /// Records that may wait for their turn; some 20 MB.
 const QUEUE: usize = 1 << 15;
+/// Records that may wait for a receiver that keeps them: what does not fit stays in the kernel.
+const QUEUE_KEPT: usize = 1 << 13;
+/// Places that flows leave to audit records.
+const FOR_EVENTS: usize = 64;
+/// Audit records that wait for a place.
+const EVENTS: usize = 4096;
 /// A wait that is longer than this is explained.
 const EXPLAINED_AFTER: Duration = Duration::from_secs(2);
 /// The thread ends itself at its deadline; this is for the case that it does not.
@@ -68,9 +80,13 @@ struct Settled {
     /// Records among those that the receiver says it has thrown away.
     rejected: u64,
     /// Records of requests that the receiver will not take.
-    refused: u64,
+    given_up: u64,
     /// Answers: delivered, partial, retry, refused.
     batches: [u64; 4],
+    /// Flows by slot and verdict that a receiver has confirmed since this was last asked for.
+    paid: Flows,
+    /// The same for those that it will not take.
+    refused: Flows,
 }
 
 /// How it goes, for metrics.
@@ -84,6 +100,37 @@ pub struct State {
     pub batches: [u64; 4],
     /// Records that will not arrive any more: no room, or not taken.
     pub given_up: u64,
+}
+
+/// Flows by slot and verdict.
+#[derive(Debug, Default)]
+struct Flows(BTreeMap<(u32, u8), u64>);
+
+impl Flows {
+    fn add(&mut self, debts: &[Debt]) {
+        for d in debts {
+            *self.0.entry((d.slot, d.verdict)).or_default() += d.flows;
+        }
+    }
+
+    fn take(&mut self) -> Vec<Debt> {
+        let all = std::mem::take(&mut self.0).into_iter();
+        let debt = |((slot, verdict), flows)| Debt {
+            slot,
+            verdict,
+            flows,
+        };
+        all.map(debt).collect()
+    }
+}
+
+/// What has become of flows that were handed over.
+#[derive(Debug, Default)]
+pub struct Settlement {
+    /// They are kept.
+    pub paid: Vec<Debt>,
+    /// They are not, and never will be.
+    pub refused: Vec<Debt>,
 }
 
 /// Records that did not arrive, or are not known to have.
@@ -131,6 +178,12 @@ impl fmt::Display for Undelivered {
 /// The way to a receiver.
 pub struct Export {
     endpoint: Endpoint,
+    /// Who we are to a receiver that keeps records.
+    sender: Option<BatchId>,
+    /// Audit records for which there was no place yet.
+    events: VecDeque<LogRecord>,
+    /// Audit records that were lost because there were too many.
+    pub untold: u64,
     /// Everything that should arrive.
     offered: Tally,
     settled: Arc<Mutex<Settled>>,
@@ -143,7 +196,7 @@ pub struct Export {
 
 /// What the thread is reached by.
 struct Running {
-    queue: mpsc::Sender<Record>,
+    queue: mpsc::Sender<Parcel>,
     metrics: watch::Sender<Option<Payload>>,
     /// Tells it how long it may still take.
     end: oneshot::Sender<Duration>,
@@ -162,6 +215,9 @@ impl Export {
     pub fn new(endpoint: Endpoint) -> Self {
         Self {
             endpoint,
+            sender: None,
+            events: VecDeque::new(),
+            untold: 0,
             offered: Tally::default(),
             settled: Arc::default(),
             crowded: 0,
@@ -170,29 +226,48 @@ impl Export {
         }
     }
 
+    /// A way to a receiver that keeps records. `sender` names this process among all that ever send there.
+    #[must_use]
+    pub fn keeping(endpoint: Endpoint, sender: BatchId) -> Self {
+        Self {
+            sender: Some(sender),
+            ..Self::new(endpoint)
+        }
+    }
+
+    /// Whether the receiver keeps records, and its word counts.
+    #[must_use]
+    pub fn keeps(&self) -> bool {
+        self.sender.is_some()
+    }
+
     /// Starts the thread; not before the command was started, which is done by a process with one thread.
     /// `instance` tells several loaders of this machine apart.
     pub fn start(&mut self, instance: &str) {
-        let (queue, records) = mpsc::channel(QUEUE);
+        let (queue, parcels) = mpsc::channel(if self.keeps() { QUEUE_KEPT } else { QUEUE });
         let (end, limit) = oneshot::channel();
         let (alive, ended) = std_mpsc::channel();
-        let source = Source::new(
-            stream::EGRESS,
-            "ebpf-manager",
-            env!("CARGO_PKG_VERSION"),
-            instance,
-        );
+        let source = |stream| {
+            let version = env!("CARGO_PKG_VERSION");
+            Source::new(stream, "ebpf-manager", version, instance)
+        };
         let (metrics, newest) = watch::channel(None);
         let side = Side {
             endpoint: self.endpoint.clone(),
             source: telemetry::source(instance),
             metrics: newest,
             log: self.log.take(),
+            // Another sender than that of the records: each counts for itself.
+            name: self.sender.as_ref().map(|name| BatchId {
+                sender: format!("{}-log", name.sender),
+                number: 1,
+            }),
         };
         let worker = Worker::new(
             self.endpoint.clone(),
-            &source,
-            records,
+            [source(stream::EGRESS), source(stream::OVERSEER)],
+            self.sender.clone(),
+            parcels,
             Arc::clone(&self.settled),
         );
         let started = thread::Builder::new()
@@ -214,12 +289,20 @@ impl Export {
         }
     }
 
+    /// Whether another flow can be handed over without losing it. Always, where losses are only counted.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        let places = |r: &Running| r.queue.capacity() > FOR_EVENTS;
+        !self.keeps() || self.running.as_ref().is_some_and(places)
+    }
+
     /// Hands over a record, or loses it if there is no room. Never waits.
-    pub fn offer(&mut self, record: &Record) {
+    pub fn offer(&mut self, record: &Record, debt: Debt) {
         self.offered.add(Tally::of(record));
         if let Some(running) = &self.running {
             // What did not get in is missing from the confirmed ones in the end.
-            let full = running.queue.try_send(record.clone()).is_err();
+            let parcel = Parcel::Flow(Box::new(record.clone()), debt);
+            let full = running.queue.try_send(parcel).is_err();
             self.crowded += u64::from(full);
         }
     }
@@ -235,18 +318,54 @@ impl Export {
     #[must_use]
     pub fn state(&self) -> State {
         let settled = settled(&self.settled);
+        let most = if self.keeps() { QUEUE_KEPT } else { QUEUE };
         let queue = self.running.as_ref().map(|r| &r.queue);
-        let left = queue.map_or(QUEUE, mpsc::Sender::capacity);
+        let left = queue.map_or(most, mpsc::Sender::capacity);
         State {
-            queued: (QUEUE - left) as u64,
-            room: QUEUE as u64,
+            queued: (most - left) as u64,
+            room: most as u64,
             batches: settled.batches,
-            given_up: settled.rejected + settled.refused + self.crowded,
+            given_up: settled.rejected + settled.given_up + self.crowded,
+        }
+    }
+
+    /// Hands over an audit record. Where there is no room it waits for some.
+    pub fn tell(&mut self, event: LogRecord) {
+        self.events.push_back(event);
+        self.flush_events();
+        if self.events.len() > EVENTS {
+            self.events.pop_front();
+            self.untold += 1;
+        }
+    }
+
+    fn flush_events(&mut self) {
+        let Some(running) = &self.running else {
+            return;
+        };
+        while !self.events.is_empty() {
+            let Ok(place) = running.queue.try_reserve() else {
+                return;
+            };
+            if let Some(event) = self.events.pop_front() {
+                place.send(Parcel::Event(Box::new(event)));
+            }
+        }
+    }
+
+    /// What has become of flows since this was last asked.
+    pub fn settled(&mut self) -> Settlement {
+        self.flush_events();
+        let mut settled = settled(&self.settled);
+        Settlement {
+            paid: settled.paid.take(),
+            refused: settled.refused.take(),
         }
     }
 
     /// Gives what is left in the queue this long to arrive, ends the thread, and says what is missing.
     pub fn finish(&mut self, limit: Duration) -> Undelivered {
+        self.flush_events();
         if let Some(Running {
             queue,
             metrics,
@@ -288,7 +407,7 @@ fn complain(endpoint: &Endpoint, what: &str) {
     // Not `eprintln`, which would end the thread if nobody reads it any more.
     let _ = writeln!(
         anstream::stderr(),
-        "error: cannot deliver records to {}: {what}; what is lost is counted, the command goes on",
+        "error: cannot deliver records to {}: {what}; the rest goes on",
         endpoint.url()
     );
 }

@@ -53,6 +53,9 @@ pub enum InstanceError {
         /// Those there are.
         instances: Vec<String>,
     },
+    /// There is one at a time.
+    #[error("{0} is running already; `ebpf-manager dump` shows what it guards")]
+    Running(String),
     /// Connections that were cut live on where they cannot be destroyed.
     #[error(
         "{0} connection(s) that were cut still hold data in another network namespace: the firewall stays on them"
@@ -78,7 +81,11 @@ fn known(instances: &[String]) -> String {
 }
 
 impl InstanceError {
-    fn io(what: &'static str, path: impl Into<PathBuf>, source: impl Into<io::Error>) -> Self {
+    pub(crate) fn io(
+        what: &'static str,
+        path: impl Into<PathBuf>,
+        source: impl Into<io::Error>,
+    ) -> Self {
         Self::Io {
             what,
             path: path.into(),
@@ -103,6 +110,15 @@ pub struct Instance {
     /// Its pins.
     pub pins: Pins,
     _alive: Flock<File>,
+}
+
+/// The instance that goes by a name, of which there is one at a time.
+#[derive(Debug)]
+pub enum Claimed {
+    /// There was none; it is ours now, and empty.
+    Fresh(Instance),
+    /// Its loader is dead, and what it has pinned still guards somebody or has something to tell.
+    Left(Found),
 }
 
 /// An instance as found.
@@ -188,6 +204,30 @@ impl Root {
             }
         }
         unreachable!("a free name is found or an error returned")
+    }
+
+    /// Takes the one instance of a name.
+    pub fn claim(&self, id: &str) -> Result<Claimed, InstanceError> {
+        let _guard = self.lock()?;
+        let dir = self.dir.join(id);
+        match fs::create_dir(&dir) {
+            Ok(()) => Ok(Claimed::Fresh(Instance {
+                id: id.to_owned(),
+                pins: Pins::new(&dir),
+                _alive: lock(&dir, FlockArg::LockExclusiveNonblock)?,
+            })),
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+                if lock(&dir, FlockArg::LockExclusiveNonblock).is_err() {
+                    return Err(InstanceError::Running(id.to_owned()));
+                }
+                Ok(Claimed::Left(Found {
+                    id: id.to_owned(),
+                    pins: Pins::new(&dir),
+                    alive: false,
+                }))
+            }
+            Err(e) => Err(InstanceError::io("create", dir, e)),
+        }
     }
 
     /// Draws a slot number that this boot has not seen, whatever the ABI of its loaders: flow ids are
@@ -289,14 +329,22 @@ impl Found {
         }
     }
 
-    /// Detaches the programs and removes every pin and the cgroups. A cgroup in which processes go on
-    /// living without a firewall stays theirs.
+    /// Detaches the programs and removes every pin and the cgroups that `run` made. A cgroup in which
+    /// processes go on living without a firewall stays theirs, and a container's is the engine's.
     pub fn remove(&self) -> Result<(), InstanceError> {
         let cgroups = self.cgroups().unwrap_or_default();
         remove_pins(self.pins.dir())?;
+        let parent = |c: &Cgroup| {
+            c.path()
+                .parent()
+                .and_then(Path::file_name)
+                .map(ToOwned::to_owned)
+        };
+        let ours = |c: &&Cgroup| parent(c).is_some_and(|name| name == cgroup::OURS);
         let empty = |c: &&Cgroup| !c.populated().unwrap_or(false);
         cgroups
             .iter()
+            .filter(ours)
             .filter(empty)
             .try_for_each(|c| c.remove().map_err(Into::into))
     }

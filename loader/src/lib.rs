@@ -14,6 +14,7 @@ pub mod doctor;
 pub mod enrol;
 pub mod export;
 pub mod filter;
+pub mod fleet;
 pub mod instance;
 pub mod kernel;
 pub mod learn_file;

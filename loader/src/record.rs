@@ -31,11 +31,11 @@ pub struct Record {
     /// Raw label of the project.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub project: Option<String>,
-    /// The engine's id of the container.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// The container, in the engine's long form.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub container_id: Option<String>,
-    /// Its name.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// Name of the container.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub container_name: Option<String>,
     /// ALLOWED, DENIED or BYPASSED.
     #[serde(deserialize_with = "read::verdict")]
@@ -117,17 +117,28 @@ pub struct Record {
     pub would_deny: Option<bool>,
 }
 
+/// Whom a flow belongs to. Absent values are left out of records.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Owner {
+    /// Raw label of the agent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub agent: Option<String>,
+    /// Raw label of the project.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub project: Option<String>,
+    /// The container, in the engine's long form.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub container_id: Option<String>,
+    /// Name of the container.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub container_name: Option<String>,
+}
+
 /// Whose flows they are, and the clock they are told in.
 #[derive(Clone, Debug)]
 pub struct Context {
-    /// Raw label of the agent.
-    pub agent: Option<String>,
-    /// Raw label of the project.
-    pub project: Option<String>,
-    /// The engine's id of the container.
-    pub container_id: Option<String>,
-    /// Its name.
-    pub container_name: Option<String>,
+    /// Whom they belong to.
+    pub owner: Owner,
     /// Boot id without dashes.
     pub boot: String,
     /// What to add to the boot clock to get the time of day, nanoseconds.
@@ -187,10 +198,10 @@ impl Context {
         };
         Record {
             time: self.at(t.end),
-            agent: self.agent.clone(),
-            project: self.project.clone(),
-            container_id: self.container_id.clone(),
-            container_name: self.container_name.clone(),
+            agent: self.owner.agent.clone(),
+            project: self.owner.project.clone(),
+            container_id: self.owner.container_id.clone(),
+            container_name: self.owner.container_name.clone(),
             verdict: verdict(f.verdict),
             direction: direction(f.direction),
             src_ip: has(FLOW_HAS_SRC).then(|| addr(&f.src)),
@@ -237,10 +248,10 @@ impl Context {
         let peer = (!nowhere).then(|| addr(&k.dst));
         Record {
             time: self.at(r.last),
-            agent: self.agent.clone(),
-            project: self.project.clone(),
-            container_id: self.container_id.clone(),
-            container_name: self.container_name.clone(),
+            agent: self.owner.agent.clone(),
+            project: self.owner.project.clone(),
+            container_id: self.owner.container_id.clone(),
+            container_name: self.owner.container_name.clone(),
             verdict: verdict(k.verdict),
             direction: direction(k.direction),
             src_ip: peer.filter(|_| ingress),

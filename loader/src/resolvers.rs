@@ -40,15 +40,61 @@ fn parse(text: &str) -> Vec<IpAddr> {
         .collect()
 }
 
+/// The engine's own resolver, as containers on its networks reach it.
+pub const ENGINE: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 11));
+/// What systemd-resolved asks, where the machine itself asks systemd-resolved.
+const BEHIND_RESOLVED: &str = "/run/systemd/resolve/resolv.conf";
+
+/// Whose `system` is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// The machine's, for what runs in its network namespace.
+    Host,
+    /// That of a container with a network namespace of its own.
+    Container,
+}
+
+impl Place {
+    /// As a slot was enrolled.
+    #[must_use]
+    pub fn of(config: &abi::SlotConfig) -> Self {
+        if config.flags & abi::SLOT_LOOPBACK_IS_EGRESS == 0 {
+            Self::Container
+        } else {
+            Self::Host
+        }
+    }
+}
+
+fn system() -> Result<Vec<IpAddr>, ResolverError> {
+    let text = fs::read_to_string("/etc/resolv.conf").map_err(ResolverError::ResolvConf)?;
+    Ok(parse(&text))
+}
+
+/// What the engine writes into a container's `resolv.conf`: its own resolver on its networks, the
+/// machine's on the default one, where addresses of the machine's loopback are of no use. The file in the
+/// container is not asked: the agent can write it.
+fn of_container() -> Result<Vec<IpAddr>, ResolverError> {
+    let mut found = system()?;
+    found.retain(|ip| !ip.is_loopback());
+    if found.is_empty() {
+        // Not there unless systemd-resolved runs.
+        let text = fs::read_to_string(BEHIND_RESOLVED).unwrap_or_default();
+        found = parse(&text);
+        found.retain(|ip| !ip.is_loopback());
+    }
+    found.insert(0, ENGINE);
+    Ok(found)
+}
+
 /// Turns the policy's list into addresses.
-pub fn resolve(list: &[Resolver]) -> Result<Vec<IpAddr>, ResolverError> {
+pub fn resolve(list: &[Resolver], place: Place) -> Result<Vec<IpAddr>, ResolverError> {
     let mut out: Vec<IpAddr> = Vec::new();
     for entry in list {
         match entry {
+            Resolver::System if place == Place::Container => out.extend(of_container()?),
             Resolver::System => {
-                let text =
-                    fs::read_to_string("/etc/resolv.conf").map_err(ResolverError::ResolvConf)?;
-                let found = parse(&text);
+                let found = system()?;
                 // An empty file means the local host (resolv.conf(5)).
                 let found = if found.is_empty() {
                     vec![IpAddr::from([127, 0, 0, 1])]
@@ -140,7 +186,9 @@ fn exchange(server: SocketAddr, id: u16, patience: Duration) -> io::Result<u8> {
 #[must_use]
 pub fn known(list: &[Resolver]) -> Vec<IpAddr> {
     let each = list.iter().map(std::slice::from_ref);
-    each.filter_map(|one| resolve(one).ok()).flatten().collect()
+    each.filter_map(|one| resolve(one, Place::Host).ok())
+        .flatten()
+        .collect()
 }
 
 /// A way of looking names up that no packet shows: answers teach nothing.

@@ -1,18 +1,22 @@
-//! One slot from its opening to its end: drains what the kernel hands out, turns it into records, keeps
-//! the books, and says what is missing.
+//! The reader of an instance: drains what the kernel hands out, turns it into records of the slots they
+//! belong to, keeps the books, and says what is missing. `run` has one slot, `serve` has many.
+
+mod names;
+
+pub use names::Names;
 
 use crate::{
     accounting,
     control::{LIVE_MOST, Tap},
-    kernel::{KernelError, Learned, Pins, Rings, Sockets},
-    record::{Context, Lookup, Record},
+    kernel::{KernelError, Learned, Pins, Rings, Sockets, Taken},
+    record::{Context, Owner, Record},
     render::summary::Summary,
-    sink::Sink,
+    sink::{Kept, Sink},
 };
-use abi::{LearnedNameKey, SlotMetrics};
+use abi::{FoldKey, FoldRow, SlotMetrics, VERDICT_DENIED, VERDICTS};
 use std::{
     cmp::Reverse,
-    collections::{HashMap, HashSet},
+    collections::{HashMap, HashSet, VecDeque},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -21,81 +25,35 @@ const KEEP_EXPIRED_NS: u64 = 60_000_000_000;
 /// How often the learned tables are cleaned when they fill up.
 const CLEAN_EVERY: Duration = Duration::from_secs(10);
 
-/// Reads names and rules from the pins and remembers them.
-#[derive(Debug)]
-pub struct Names {
-    pins: Pins,
-    names: HashMap<(u32, u64), String>,
-    rules: HashMap<u32, HashMap<u32, String>>,
+/// Flows of one slot and verdict that a record stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Debt {
+    /// Slot.
+    pub slot: u32,
+    /// `abi::VERDICT_*`.
+    pub verdict: u8,
+    /// How many.
+    pub flows: u64,
 }
 
-impl Names {
-    /// Nothing looked up yet.
-    #[must_use]
-    pub fn new(pins: &Pins) -> Self {
-        Self {
-            pins: pins.clone(),
-            names: HashMap::new(),
-            rules: HashMap::new(),
-        }
-    }
-}
-
-impl Lookup for Names {
-    fn name(&mut self, slot: u32, hash: u64) -> Option<String> {
-        if let Some(known) = self.names.get(&(slot, hash)) {
-            return Some(known.clone());
-        }
-        // A name that cannot be read any more is left out of the record; the flow is not.
-        let found = self
-            .pins
-            .name(LearnedNameKey { slot, pad: 0, hash })
-            .ok()
-            .flatten()?;
-        let len = (found.len as usize).min(found.reversed.len());
-        let name: String = found.reversed[..len]
-            .iter()
-            .rev()
-            .map(|b| char::from(*b))
-            .collect();
-        self.names.insert((slot, hash), name.clone());
-        Some(name)
-    }
-
-    fn rule(&mut self, policy: u32, rule: u32) -> Option<String> {
-        self.load_rules(policy);
-        self.rules.get(&policy)?.get(&rule).cloned()
-    }
-}
-
-impl Names {
-    fn load_rules(&mut self, policy: u32) {
-        if !self.rules.contains_key(&policy) {
-            let all = self
-                .pins
-                .policy()
-                .and_then(|p| p.rules(policy))
-                .unwrap_or_default();
-            let named = all
-                .into_iter()
-                .map(|(n, t)| (n, crate::enrol::text(&t.name)))
-                .collect();
-            self.rules.insert(policy, named);
-        }
-    }
-}
-
-/// The reader of one slot.
-pub struct Session {
-    rings: Rings,
-    names: Names,
+/// One slot that is read.
+struct Tenant {
     context: Context,
     /// Row of the books.
     index: u32,
-    /// Slot.
-    slot: u32,
-    /// Flows of records that the sink could not keep; it has said so itself.
-    unwritten: u64,
+    /// Flows of records that could not be kept, by verdict; whoever could not has said so.
+    unkept: [u64; VERDICTS],
+}
+
+/// The reader of an instance.
+pub struct Session {
+    rings: Rings,
+    names: Names,
+    tenants: HashMap<u32, Tenant>,
+    /// For slots that nobody has, the zero of a cgroup that is not enrolled among them.
+    nobody: Context,
+    /// Folded rows that were taken from the kernel and for which there was no room yet.
+    waiting: VecDeque<(FoldKey, FoldRow)>,
     /// Entries of a ring that were no records.
     pub malformed: u64,
     /// Where watchers get their flows from; nobody watches until there is a server.
@@ -124,66 +82,183 @@ fn boot_id() -> String {
     id.trim().replace('-', "")
 }
 
-/// A context for the flows of an agent.
+/// A context for the flows of somebody.
 #[must_use]
-pub fn context(agent: Option<String>, project: Option<String>) -> Context {
+pub fn context(owner: Owner) -> Context {
     Context {
-        agent,
-        project,
-        container_id: None,
-        container_name: None,
+        owner,
         boot: boot_id(),
         wall_offset: wall_offset(),
     }
 }
 
+/// Where a verdict is counted: an unknown one as denied, like in the kernel's books.
+fn at(verdict: u8) -> usize {
+    let verdict = usize::from(verdict);
+    if verdict < VERDICTS {
+        verdict
+    } else {
+        usize::from(VERDICT_DENIED)
+    }
+}
+
 impl Session {
-    /// Starts reading a slot.
+    /// Starts reading an instance, of which no slot is known yet.
     #[must_use]
-    pub fn new(rings: Rings, pins: &Pins, context: Context, slot: u32, index: u32) -> Self {
+    pub fn new(rings: Rings, pins: &Pins) -> Self {
         Self {
             rings,
             names: Names::new(pins),
-            context,
-            index,
-            slot,
-            unwritten: 0,
+            tenants: HashMap::new(),
+            nobody: context(Owner::default()),
+            waiting: VecDeque::new(),
             malformed: 0,
             tap: Tap::default(),
             cleaned: boot_now(),
         }
     }
 
-    /// Descriptors that become readable when a ring is half full.
+    /// Says whom a slot belongs to, and which row of the books it has; again when that has changed.
+    pub fn admit(&mut self, slot: u32, index: u32, owner: Owner) {
+        let context = Context {
+            owner,
+            ..self.nobody.clone()
+        };
+        match self.tenants.get_mut(&slot) {
+            Some(tenant) => tenant.context = context,
+            None => {
+                let tenant = Tenant {
+                    context,
+                    index,
+                    unkept: [0; VERDICTS],
+                };
+                self.tenants.insert(slot, tenant);
+            }
+        }
+    }
+
+    /// Forgets a slot whose flows are all told, and what it has learned.
+    pub fn dismiss(&mut self, slot: u32, pins: &Pins) -> Result<(), KernelError> {
+        self.tenants.remove(&slot);
+        self.names.forget(slot, |_| false);
+        let mut all = pins.learned()?;
+        all.names.retain(|(k, _)| k.slot == slot);
+        all.addrs.retain(|(k, _)| k.slot == slot);
+        pins.forget(&all)
+    }
+
+    /// The reading ends.
     #[must_use]
     pub fn rings(&self) -> &Rings {
         &self.rings
     }
 
-    /// Reads everything there is. Returns how many records there were.
-    pub fn pump(&mut self, sink: &mut Sink, summary: &mut Summary) -> Result<usize, KernelError> {
-        self.context.wall_offset = wall_offset();
+    /// Reads everything there is and for which the sink has room. Returns how many records there were.
+    pub fn pump(
+        &mut self,
+        sink: &mut Sink,
+        mut summary: Option<&mut Summary>,
+    ) -> Result<usize, KernelError> {
+        self.settle_debts(sink);
+        let offset = wall_offset();
+        self.nobody.wall_offset = offset;
+        for tenant in self.tenants.values_mut() {
+            tenant.context.wall_offset = offset;
+        }
         self.tap.admit();
         let mut n = 0;
-        let (context, names, unwritten) = (&self.context, &mut self.names, &mut self.unwritten);
-        let tap = &mut self.tap;
+        let (tenants, names, tap) = (&mut self.tenants, &mut self.names, &mut self.tap);
+        let nobody = &self.nobody;
         self.malformed += self.rings.drain(|event| {
-            n += 1;
-            let kept = deliver(&context.ended(event, names), sink, summary, tap);
-            *unwritten += u64::from(!kept);
-            kept
-        });
-        for (key, row) in self.rings.folds()? {
-            let record = self.context.folded(&key, &row, &mut self.names);
-            if deliver(&record, sink, summary, &mut self.tap) {
-                self.rings.recorded(&key, &row);
-            } else {
-                self.unwritten += row.count;
+            if !sink.has_room() {
+                return Taken::Left;
             }
             n += 1;
-        }
+            let flow = &event.flow;
+            let debt = Debt {
+                slot: flow.slot,
+                verdict: flow.verdict,
+                flows: 1,
+            };
+            let mut tenant = tenants.get_mut(&flow.slot);
+            let context = tenant.as_ref().map_or(nobody, |t| &t.context);
+            let record = context.ended(event, names);
+            let kept = deliver(&record, debt, sink, summary.as_deref_mut(), tap);
+            if let (Kept::No, Some(tenant)) = (kept, &mut tenant) {
+                tenant.unkept[at(flow.verdict)] += 1;
+            }
+            Taken::from(kept == Kept::Yes)
+        });
+        n += self.pump_folds(sink, summary)?;
         self.tap.flush();
         Ok(n)
+    }
+
+    /// Hands out folded rows: those that wait, then what the kernel has. Never takes more from the kernel
+    /// while some wait.
+    fn pump_folds(
+        &mut self,
+        sink: &mut Sink,
+        mut summary: Option<&mut Summary>,
+    ) -> Result<usize, KernelError> {
+        if self.waiting.is_empty() && sink.has_room() {
+            self.waiting.extend(self.rings.folds()?);
+        }
+        let mut n = 0;
+        while sink.has_room() {
+            let Some((key, row)) = self.waiting.pop_front() else {
+                break;
+            };
+            n += 1;
+            let tenant = self.tenants.get_mut(&key.slot);
+            let (context, index) = tenant
+                .as_ref()
+                .map_or((&self.nobody, 0), |t| (&t.context, t.index));
+            let record = context.folded(&key, &row, &mut self.names);
+            let debt = Debt {
+                slot: key.slot,
+                verdict: key.verdict,
+                flows: row.count,
+            };
+            match deliver(&record, debt, sink, summary.as_deref_mut(), &mut self.tap) {
+                Kept::Yes => self.rings.recorded(index, key.slot, key.verdict, row.count),
+                Kept::Later => {}
+                Kept::No => {
+                    if let Some(tenant) = tenant {
+                        tenant.unkept[at(key.verdict)] += row.count;
+                    }
+                }
+            }
+        }
+        Ok(n)
+    }
+
+    /// Notes what the receiver has confirmed since, and what it has refused.
+    pub fn settle_debts(&mut self, sink: &mut Sink) {
+        let Some(export) = &mut sink.export else {
+            return;
+        };
+        let settled = export.settled();
+        for d in settled.paid {
+            let index = self.tenants.get(&d.slot).map_or(0, |t| t.index);
+            self.rings.recorded(index, d.slot, d.verdict, d.flows);
+        }
+        for d in settled.refused {
+            if let Some(tenant) = self.tenants.get_mut(&d.slot) {
+                tenant.unkept[at(d.verdict)] += d.flows;
+            }
+        }
+    }
+
+    /// Flows of a slot that have ended and are neither recorded nor told as lost, by verdict.
+    #[must_use]
+    pub fn owed(&self, slot: u32) -> [u64; VERDICTS] {
+        let Some(tenant) = self.tenants.get(&slot) else {
+            return [0; VERDICTS];
+        };
+        let books = self.rings.books().row(tenant.index);
+        let unrecorded = books.map_or([0; VERDICTS], |b| accounting::unrecorded(&b));
+        std::array::from_fn(|v| unrecorded[v].saturating_sub(tenant.unkept[v]))
     }
 
     /// Remembers the names of a policy's rules before a later policy removes them.
@@ -191,32 +266,43 @@ impl Session {
         self.names.load_rules(policy);
     }
 
+    /// Another policy has taken this id: the rules that were remembered under it are not its own.
+    pub fn renew_rules(&mut self, policy: u32) {
+        self.names.drop_rules(policy);
+        self.names.load_rules(policy);
+    }
+
     /// Ends idle datagram flows and returns what lives on, having shown it to whoever watches.
     pub fn live(&mut self, pins: &Pins) -> Result<Sockets, KernelError> {
         let mut sockets = pins.sockets()?;
         let flows = &mut sockets.live;
-        flows.retain(|l| l.flow.slot == self.slot);
+        let tenants = &self.tenants;
+        flows.retain(|l| tenants.contains_key(&l.flow.slot));
         if self.tap.wants_live() {
             flows.sort_unstable_by_key(|l| {
                 Reverse(l.tail.bytes_in.saturating_add(l.tail.bytes_out))
             });
-            let (context, names) = (&self.context, &mut self.names);
-            let shown = flows.iter().take(LIVE_MOST).map(|l| context.live(l, names));
+            let (nobody, names) = (&self.nobody, &mut self.names);
+            let shown = flows.iter().take(LIVE_MOST).map(|l| {
+                let tenant = tenants.get(&l.flow.slot);
+                tenant.map_or(nobody, |t| &t.context).live(l, names)
+            });
             self.tap.live(flows.len(), shown);
             self.tap.flush();
         }
         Ok(sockets)
     }
 
-    /// Ends every flow that is left, with this close reason.
-    pub fn end_flows(&self, close: u8) -> Result<(), KernelError> {
-        self.rings.end_flows(self.slot, close)
+    /// Ends every flow that is left of a slot, with this close reason.
+    pub fn end_flows(&self, slot: u32, close: u8) -> Result<(), KernelError> {
+        self.rings.end_flows(slot, close)
     }
 
-    /// Books of the slot.
+    /// Books of a slot.
     #[must_use]
-    pub fn books(&self) -> Option<SlotMetrics> {
-        self.rings.books().row(self.index)
+    pub fn books(&self, slot: u32) -> Option<SlotMetrics> {
+        let tenant = self.tenants.get(&slot)?;
+        self.rings.books().row(tenant.index)
     }
 
     /// All rows of the books, row 0 first.
@@ -226,16 +312,19 @@ impl Session {
         rows.collect()
     }
 
-    /// Flows of the slot that are in no record and that the sink has not complained about, once nothing
-    /// of it is alive or attached any more: the accounting identity holds when this is zero.
+    /// Flows of a slot that are in no record and that nobody has complained about, once nothing of it is
+    /// alive or attached any more: the accounting identity holds when this is zero.
     #[must_use]
-    pub fn lost(&self) -> u64 {
-        let missing = |b: SlotMetrics| {
-            let ended: u64 = accounting::unrecorded(&b).iter().sum();
-            ended + accounting::astray(&b, 0)
-        };
-        let missing = self.books().map_or(0, missing);
-        missing.saturating_sub(self.unwritten)
+    pub fn lost(&self, slot: u32) -> u64 {
+        let ended: u64 = self.owed(slot).iter().sum();
+        let astray = self.books(slot).map_or(0, |b| accounting::astray(&b, 0));
+        ended + astray
+    }
+
+    /// Flows of a slot's records that could not be kept, by verdict.
+    #[must_use]
+    pub fn unkept(&self, slot: u32) -> [u64; VERDICTS] {
+        self.tenants.get(&slot).map_or([0; VERDICTS], |t| t.unkept)
     }
 
     /// Waits until no program run is under way; see [`Rings::settle`].
@@ -243,53 +332,75 @@ impl Session {
         self.rings.settle()
     }
 
-    /// Forgets names and addresses that expired a while ago and that no live flow carries, when the slot
-    /// has used a quarter of its quota.
+    /// Forgets names and addresses that expired a while ago and that no live flow carries, of the slots
+    /// that have used a quarter of their quota.
     pub fn clean(&mut self, pins: &Pins) -> Result<(), KernelError> {
         let now = boot_now();
         if u128::from(now.saturating_sub(self.cleaned)) < CLEAN_EVERY.as_nanos() {
             return Ok(());
         }
         self.cleaned = now;
-        let Some(books) = self.books() else {
-            return Ok(());
+        let crowded = |t: &Tenant| {
+            self.rings
+                .books()
+                .row(t.index)
+                .is_some_and(|b| is_crowded(&b))
         };
-        let crowded = |used: u64, max: u32| used * 4 > u64::from(max);
-        if !crowded(books.names_used, books.max_names)
-            && !crowded(books.addrs_used, books.max_addrs)
-        {
+        let crowded = self.tenants.iter().filter(|(_, t)| crowded(t));
+        let crowded: Vec<(u32, u32)> = crowded.map(|(slot, t)| (*slot, t.index)).collect();
+        if crowded.is_empty() {
             return Ok(());
         }
-        let held: HashSet<u64> = pins.live()?.iter().flat_map(|l| l.flow.names).collect();
-        let gone = expired(
-            pins.learned()?,
-            self.slot,
-            now.saturating_sub(KEEP_EXPIRED_NS),
-            &held,
-        );
-        self.names.names.retain(|(_, hash), _| held.contains(hash));
-        self.rings.forget(self.index, &gone)
+        let live = pins.live()?;
+        let carried = live
+            .iter()
+            .flat_map(|l| l.flow.names.map(|n| (l.flow.slot, n)));
+        let held: HashSet<(u32, u64)> = carried.collect();
+        let before = now.saturating_sub(KEEP_EXPIRED_NS);
+        let all = pins.learned()?;
+        for (slot, index) in crowded {
+            let gone = expired(&all, slot, before, &held);
+            self.names.forget(slot, |hash| held.contains(&(slot, hash)));
+            self.rings.forget(index, &gone)?;
+        }
+        Ok(())
     }
 }
 
-/// What expired before `limit` and is not held.
-fn expired(all: Learned, slot: u32, limit: u64, held: &HashSet<u64>) -> Learned {
-    let addrs: Vec<_> = all
+/// Whether a slot has used a quarter of what it may learn.
+fn is_crowded(b: &SlotMetrics) -> bool {
+    let crowded = |used: u64, max: u32| used * 4 > u64::from(max);
+    crowded(b.names_used, b.max_names) || crowded(b.addrs_used, b.max_addrs)
+}
+
+/// What of a slot expired before `limit` and is not held.
+fn expired(all: &Learned, slot: u32, limit: u64, held: &HashSet<(u32, u64)>) -> Learned {
+    let addrs = all
         .addrs
-        .into_iter()
+        .iter()
         .filter(|(k, v)| k.slot == slot && v.names.iter().all(|r| r.hash == 0 || r.expires < limit))
+        .copied()
         .collect();
     let names = all
         .names
-        .into_iter()
-        .filter(|(k, n)| k.slot == slot && n.expires < limit && !held.contains(&k.hash))
+        .iter()
+        .filter(|(k, n)| k.slot == slot && n.expires < limit && !held.contains(&(slot, k.hash)))
+        .copied()
         .collect();
     Learned { names, addrs }
 }
 
 /// Hands a record out; whether it is kept.
-fn deliver(record: &Record, sink: &mut Sink, summary: &mut Summary, tap: &mut Tap) -> bool {
-    summary.add(record);
+fn deliver(
+    record: &Record,
+    debt: Debt,
+    sink: &mut Sink,
+    summary: Option<&mut Summary>,
+    tap: &mut Tap,
+) -> Kept {
+    if let Some(summary) = summary {
+        summary.add(record);
+    }
     tap.ended(record);
-    sink.write(record)
+    sink.write(record, debt)
 }

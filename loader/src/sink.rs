@@ -1,12 +1,13 @@
 //! Where records go: lines for people on stderr, JSON lines to stderr or a file, OTLP.
 
 use crate::{
-    audit::{BypassChange, Outcome, PolicyChange},
+    audit::{BypassChange, Event, Outcome, PolicyChange},
     export::Export,
     machine::advice,
     record::Record,
     render::line,
     seen::Seen,
+    session::Debt,
 };
 use jiff::tz::TimeZone;
 use policy::Learner;
@@ -18,6 +19,7 @@ use std::{
     os::unix::fs::{FileExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
+use wire::LogRecord;
 use wire::log_layer::SECURITY;
 
 /// How records are written to stderr.
@@ -40,6 +42,17 @@ pub struct SinkError {
     source: io::Error,
 }
 
+/// Whether a record is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kept {
+    /// It is.
+    Yes,
+    /// It is when the receiver has confirmed it.
+    Later,
+    /// It is not, which has been said.
+    No,
+}
+
 /// Writes records and counts what it could not write.
 pub struct Sink {
     format: Format,
@@ -52,6 +65,8 @@ pub struct Sink {
     /// Records that could not be written to the file.
     pub unwritten: u64,
     complained: bool,
+    /// The last complaint about something else than the file.
+    said: String,
 }
 
 impl Sink {
@@ -70,13 +85,22 @@ impl Sink {
             export: None,
             unwritten: 0,
             complained: false,
+            said: String::new(),
         })
+    }
+
+    /// Whether another record can be taken. Where records are kept by a receiver, those that it has not
+    /// confirmed are held here, and there is a limit to that.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.export.as_ref().is_none_or(Export::has_room)
     }
 
     /// Writes one record; whether it is kept. A file that cannot take it loses it, is complained about
     /// once, and counts; what is shown on stderr is best effort, like every terminal. The file comes last,
-    /// so that as little as possible lies between its writing and the note that it is written.
-    pub fn write(&mut self, r: &Record) -> bool {
+    /// so that as little as possible lies between its writing and the note that it is written. Where
+    /// records are kept by a receiver, its word counts and not the file's.
+    pub fn write(&mut self, r: &Record, debt: Debt) -> Kept {
         if let Some(learner) = &mut self.learner {
             let seen = Seen::from(r);
             // Our own records have no other verdicts than the three.
@@ -85,7 +109,7 @@ impl Sink {
             }
         }
         if let Some(export) = &mut self.export {
-            export.offer(r);
+            export.offer(r, debt);
         }
         let mut err = anstream::stderr().lock();
         let _ = match self.format {
@@ -96,21 +120,40 @@ impl Sink {
             },
             Format::Quiet => Ok(()),
         };
-        self.keep(r)
+        let written = self.keep(r);
+        match &self.export {
+            Some(export) if export.keeps() => Kept::Later,
+            _ if written => Kept::Yes,
+            _ => Kept::No,
+        }
+    }
+
+    /// Writes what else there is to tell: into the stream of records, to the receiver, and for people.
+    pub fn tell(&mut self, e: &Event) {
+        self.export_event(e.otlp());
+        self.show(e, "", false);
     }
 
     /// Writes what was done to the firewall: into the stream of records, and for people `report`, which
     /// says more, and one line. What went well is not told where nothing is to be told.
     pub fn change(&mut self, c: &PolicyChange, report: &str) {
-        self.tell(c, report, c.outcome == Outcome::Applied);
+        self.export_event(c.otlp());
+        self.show(c, report, c.outcome == Outcome::Applied);
     }
 
     /// Writes that a bypass began or ended: into the stream of records, and one line for people.
     pub fn bypass(&mut self, c: &BypassChange) {
-        self.tell(c, "", true);
+        self.export_event(c.otlp());
+        self.show(c, "", true);
     }
 
-    fn tell(&mut self, what: &(impl Serialize + Display), report: &str, good: bool) {
+    fn export_event(&mut self, event: LogRecord) {
+        if let Some(export) = &mut self.export {
+            export.tell(event);
+        }
+    }
+
+    fn show(&mut self, what: &(impl Serialize + Display), report: &str, good: bool) {
         let mut err = anstream::stderr().lock();
         let quiet = self.format == Format::Quiet && good;
         let _ = match (self.format, serde_json::to_string(what)) {
@@ -120,6 +163,14 @@ impl Sink {
         };
         drop(err);
         self.keep(what);
+    }
+
+    /// Says what is wrong, if it is not what was said last.
+    pub fn complain_once(&mut self, what: &str) {
+        if self.said != what {
+            what.clone_into(&mut self.said);
+            anstream::eprintln!("error: {what}");
+        }
     }
 
     /// Appends to the file, if there is one.

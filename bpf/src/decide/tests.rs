@@ -150,6 +150,29 @@ fn loopback_is_internal_only_in_a_namespace_of_its_own() {
 }
 
 #[test]
+fn every_port_of_a_resolver_on_loopback_of_its_own_is_that_of_dns() {
+    let mut own = SlotConfig {
+        flags: 0,
+        ..slot(MODE_ENFORCE)
+    };
+    own.resolvers[0] = ip("127.0.0.11");
+    let meant = |cfg: &SlotConfig, to: &str, proto| meant_port(cfg, &ip(to), proto, 40_000);
+    assert_eq!(meant(&own, "127.0.0.11", IPPROTO_UDP), 53);
+    assert_eq!(meant(&own, "127.0.0.11", IPPROTO_TCP), 53);
+    assert_eq!(meant(&own, "127.0.0.11", abi::IPPROTO_ICMP), 40_000);
+    assert_eq!(meant(&own, "127.0.0.1", IPPROTO_UDP), 40_000);
+    assert_eq!(
+        meant(&slot(MODE_ENFORCE), "192.0.2.53", IPPROTO_UDP),
+        40_000
+    );
+    let hosts = SlotConfig {
+        flags: SLOT_LOOPBACK_IS_EGRESS,
+        ..own
+    };
+    assert_eq!(meant(&hosts, "127.0.0.11", IPPROTO_UDP), 40_000);
+}
+
+#[test]
 fn inbound_follows_the_policy() {
     let open = ingress(&slot(MODE_ENFORCE), 0);
     assert_eq!(

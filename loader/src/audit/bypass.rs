@@ -4,6 +4,7 @@ use crate::{actor::Actor, render::line::printable, whom};
 use jiff::{Timestamp, tz::TimeZone};
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use wire::{LogRecord, RecordBuilder, Severity, fields as f};
 
 /// What happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -110,6 +111,43 @@ impl BypassChange {
             Some(container) => format!("{name} (container {container})"),
             None => name,
         }
+    }
+}
+
+impl BypassChange {
+    /// As a record of `clawker-overseer`.
+    #[must_use]
+    pub fn otlp(&self) -> LogRecord {
+        let severity = match self.event_name {
+            BypassEvent::Begun => Severity::Warn,
+            BypassEvent::Ended => Severity::Info,
+        };
+        let name = self.event_name.name();
+        let record = RecordBuilder::new(name, self.time, self.time, severity, self.to_string())
+            .maybe(f::AGENT, self.agent.as_deref())
+            .maybe(f::PROJECT, self.project.as_deref())
+            .maybe(f::CONTAINER_ID, self.container_id.as_deref())
+            .maybe(f::CONTAINER_NAME, self.container_name.as_deref())
+            .with(f::INSTANCE, self.instance.as_str())
+            .with(f::SLOT, self.slot)
+            .with(f::CAUSE, self.cause.word())
+            .with(f::BYPASS_BY, self.bypass_by.as_str())
+            .with(f::BYPASS_REASON, self.bypass_reason.as_str())
+            .with(f::BYPASS_FROM, self.bypass_from)
+            .with(f::BYPASS_UNTIL, self.bypass_until)
+            .maybe(f::REPLACED_UNTIL, self.replaced_until)
+            .maybe(f::MESSAGE, self.message.as_deref())
+            .with(f::GENERATION, self.generation);
+        let Some(actor) = &self.actor else {
+            return record.build();
+        };
+        record
+            .maybe(f::ACTOR, actor.actor.as_deref())
+            .with(f::ACTOR_UID, actor.actor_uid)
+            .with(f::ACTOR_PID, actor.actor_pid)
+            .with(f::ACTOR_COMM, actor.actor_comm.as_str())
+            .maybe(f::ACTOR_LOGIN, actor.actor_login.as_deref())
+            .build()
     }
 }
 

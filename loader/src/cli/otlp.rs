@@ -4,7 +4,7 @@ use clap::Args;
 use std::path::PathBuf;
 
 /// Where records go as OTLP, and how.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct OtlpArgs {
     /// Also send every record to this OpenTelemetry receiver
     ///

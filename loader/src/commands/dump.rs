@@ -12,7 +12,7 @@ use crate::{
     filter::Filter,
     instance::{Found, Root},
     kernel::Learned,
-    record::{Context, Lookup as _, reason_name},
+    record::{Lookup as _, Owner, reason_name},
     render::{line, units},
     session::{self, Names},
     whom,
@@ -205,12 +205,12 @@ fn flows(slots: &[Slot], args: &DumpArgs) -> Result<u8, CommandError> {
     let zone = TimeZone::system();
     let mut any = false;
     for s in slots {
-        let (agent, project) = (&s.info.agent, &s.info.project);
-        let context = Context {
+        let context = session::context(Owner {
+            agent: whom::label(&s.info.agent),
+            project: whom::label(&s.info.project),
             container_id: whom::label(&s.info.container_id),
             container_name: whom::label(&s.info.container_name),
-            ..session::context(whom::label(agent), whom::label(project))
-        };
+        });
         let mut look = Names::new(&s.instance.pins);
         for l in s
             .instance

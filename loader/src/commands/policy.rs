@@ -12,6 +12,7 @@ use crate::{
     instance::Root,
     kernel::Pins,
     policy_file::{self, PolicyFile, PolicyFileError},
+    resolvers::Place,
 };
 use ::policy::{RequestError, TargetError};
 use std::{
@@ -130,8 +131,9 @@ pub(super) fn put(
     who: Who<'_>,
     mode: Option<Mode>,
 ) -> Result<Option<Replaced>, CommandError> {
-    enrol::replace_policy(pins, index, &file.name, |id| {
-        rules(&file.name, &file.policy, who, id, mode)
+    enrol::replace_policy(pins, index, &file.name, |id, old| {
+        let at = (id, Place::of(old));
+        rules(&file.name, &file.policy, who, at, mode)
     })
 }
 

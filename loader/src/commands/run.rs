@@ -1,9 +1,7 @@
 //! `run`: one command in its own cgroup, from its first instruction to the end of its last flow.
 
-mod follow;
 mod house;
 mod learn;
-mod otlp;
 mod reload;
 mod telemetry;
 mod terminal;
@@ -11,18 +9,21 @@ mod terminal;
 pub use learn::LearningError;
 pub use reload::ReloadError;
 
-use super::{CommandError, FAILED, alarm, color_on_stderr, detach, need_root, report, warn};
+use super::{
+    CommandError, FAILED, alarm, color_on_stderr, detach, kernel_is_new_enough, need_root, otlp,
+    report, ring_bytes, warn,
+};
 use crate::{
     cgroup::{self, Delegation},
     cli::RunArgs,
     contain::{Plan, WITHHELD},
     control::{self, Gate},
-    instance::{InstanceError, Root},
+    fleet,
+    instance::{Found, InstanceError, Root},
     kernel::Sizes,
-    machine,
     policy_file::{self, PolicyFile},
     render::summary::{Losses, Summary},
-    resolvers,
+    resolvers::{self, Place},
     sink::{Format, Sink},
     user::{self, Target},
 };
@@ -121,22 +122,9 @@ pub(super) fn run(root: &Root, control_dir: &Path, args: &RunArgs) -> Result<u8,
     Ok(if code == 0 && failed { FAILED } else { code })
 }
 
-fn kernel_is_new_enough() -> Result<(), CommandError> {
-    let found = machine::release();
-    if machine::new_enough(&found) {
-        Ok(())
-    } else {
-        Err(CommandError::OldKernel { found })
-    }
-}
-
 fn sizes(args: &RunArgs) -> Result<Sizes, CommandError> {
-    let kib = args.ring_kib;
-    if !kib.is_power_of_two() || !(4..=1 << 20).contains(&kib) {
-        return Err(CommandError::RingSize(kib));
-    }
     Ok(Sizes {
-        ring_bytes: kib.saturating_mul(1024),
+        ring_bytes: ring_bytes(args.ring_kib)?,
         rate: args.rate,
         ..Sizes::default()
     })
@@ -183,7 +171,7 @@ fn rules(
     let observe = Policy::observe();
     let (name, policy) = file.map_or(("", &observe), |f| (f.name.as_str(), &f.policy));
     let who = (args.agent.as_deref(), args.project.as_deref());
-    super::rules(name, policy, who, FIRST_POLICY, args.mode)
+    super::rules(name, policy, who, (FIRST_POLICY, Place::Host), args.mode)
 }
 
 fn format(args: &RunArgs) -> Format {
@@ -201,7 +189,9 @@ fn owner(user: Option<&Target>) -> Option<(u32, u32)> {
 
 /// Removes what earlier loaders left when they died, where nothing needs it any more.
 fn sweep(root: &Root) -> Result<(), CommandError> {
-    for found in root.list()?.iter().filter(|f| !f.alive && f.is_over()) {
+    // What `serve` left is the next one's, which has records to declare.
+    let ours = |f: &&Found| !f.alive && f.id != fleet::INSTANCE && f.is_over();
+    for found in root.list()?.iter().filter(ours) {
         let unreported = match detach::take_down(found, false) {
             // It goes when its connections are gone.
             Err(CommandError::Instance(InstanceError::Resists(_))) => continue,

@@ -147,8 +147,9 @@ fn empty(dir: &Path) -> bool {
 /// The directory of a slot's links: the one of its row's number, else one that leads to its cgroup.
 fn links_of(pins: &Pins, index: u32, info: &SlotInfo) -> PathBuf {
     let by_number = pins.dir().join("links").join(index.to_string());
-    if by_number.exists() {
-        return by_number;
+    let by_cgroup = pins.links_of(info.cgroup_id);
+    if let Some(there) = [&by_cgroup, &by_number].into_iter().find(|d| d.exists()) {
+        return there.clone();
     }
     let leads = |dir: &PathBuf| {
         programs::CGROUP.iter().any(|name| {

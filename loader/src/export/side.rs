@@ -6,7 +6,7 @@ use tokio::{
     sync::{oneshot, watch},
     time::sleep,
 };
-use wire::{Backoff, Client, Endpoint, Outcome, Outlet, Payload, Source};
+use wire::{Backoff, BatchId, Client, Endpoint, Outcome, Outlet, Payload, Source};
 
 /// Waits between tries.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
@@ -20,6 +20,8 @@ pub(super) struct Side {
     /// The newest metrics; closed when there will be no newer ones.
     pub(super) metrics: watch::Receiver<Option<Payload>>,
     pub(super) log: Option<Outlet>,
+    /// Name of the first request of the log, for a receiver that keeps each once.
+    pub(super) name: Option<BatchId>,
 }
 
 impl Side {
@@ -33,7 +35,7 @@ impl Side {
                     let _ = over.await;
                 };
                 let client = Client::new(&endpoint);
-                outlet.deliver(client, source, ended).await;
+                outlet.deliver(client, source, self.name, ended).await;
             }
         };
         tokio::join!(log, metrics(&endpoint, self.metrics));

@@ -56,12 +56,18 @@ fn export(url: &str) -> Export {
 
 /// Two records for five flows.
 fn offer_two(export: &mut Export) {
-    export.offer(&record());
-    export.offer(&Record {
+    let debt = |verdict, flows| Debt {
+        slot: 7,
+        verdict,
+        flows,
+    };
+    export.offer(&record(), debt(abi::VERDICT_ALLOWED, 1));
+    let denied = Record {
         verdict: "DENIED",
         count: Some(4),
         ..record()
-    });
+    };
+    export.offer(&denied, debt(abi::VERDICT_DENIED, 4));
 }
 
 #[test]

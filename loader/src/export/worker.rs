@@ -1,7 +1,7 @@
 //! The thread: sends, in one request at a time, what has come together during the last one.
 
 use super::{Settled, Side, Tally, complain, settled};
-use crate::record::Record;
+use crate::{record::Record, session::Debt};
 use jiff::Timestamp;
 use nix::sys::signal::{SigSet, Signal};
 use std::{
@@ -13,7 +13,9 @@ use tokio::{
     sync::{mpsc, oneshot},
     time::{sleep, timeout},
 };
-use wire::{Backoff, Batch, Client, Endpoint, Limits, LogRecord, Outcome, Payload, Source};
+use wire::{
+    Backoff, Batch, BatchId, Client, Endpoint, Failure, Limits, LogRecord, Outcome, Payload, Source,
+};
 
 /// Waits between tries.
 const FIRST_WAIT: Duration = Duration::from_millis(250);
@@ -22,29 +24,61 @@ const LONGEST_WAIT: Duration = Duration::from_secs(10);
 /// How long metrics and log may take when the last record is through.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
+/// Something to send.
+#[derive(Debug)]
+pub(super) enum Parcel {
+    /// A flow's record, and what is settled when it has arrived.
+    Flow(Box<Record>, Debt),
+    /// An audit record.
+    Event(Box<LogRecord>),
+}
+
+impl Parcel {
+    /// Number of the batch that it goes with.
+    fn stream(&self) -> usize {
+        match self {
+            Self::Flow(..) => 0,
+            Self::Event(_) => 1,
+        }
+    }
+}
+
+/// What one request carries.
+#[derive(Default)]
+struct Load {
+    records: u64,
+    tally: Tally,
+    debts: Vec<Debt>,
+}
+
 /// What the thread works with.
 pub(super) struct Worker {
     endpoint: Endpoint,
-    queue: mpsc::Receiver<Record>,
+    queue: mpsc::Receiver<Parcel>,
     settled: Arc<Mutex<Settled>>,
-    batch: Batch,
-    /// A record that the last request had no room for.
-    held: Option<(LogRecord, Tally)>,
+    /// One a stream.
+    batches: [Batch; 2],
+    /// Name of the next request, for a receiver that keeps each once.
+    name: Option<BatchId>,
+    /// Something that the last request had no room for, or that belongs to another stream.
+    held: Option<Parcel>,
     complained: bool,
 }
 
 impl Worker {
     pub(super) fn new(
         endpoint: Endpoint,
-        source: &Source,
-        queue: mpsc::Receiver<Record>,
+        sources: [Source; 2],
+        name: Option<BatchId>,
+        queue: mpsc::Receiver<Parcel>,
         settled: Arc<Mutex<Settled>>,
     ) -> Self {
         Self {
             endpoint,
             queue,
             settled,
-            batch: Batch::new(source, Limits::default()),
+            batches: sources.map(|source| Batch::new(&source, Limits::default())),
+            name,
             held: None,
             complained: false,
         }
@@ -81,52 +115,69 @@ impl Worker {
 
     async fn deliver_all(&mut self) {
         let client = Client::new(&self.endpoint);
-        while let Some(tally) = self.gather().await {
-            let payload = self.batch.take();
-            self.deliver(&client, &payload, tally).await;
+        while let Some((payload, load)) = self.gather().await {
+            self.deliver(&client, &payload, load).await;
         }
     }
 
-    /// Waits for a record and takes what else is there, as far as it fits into one request. Nothing when
-    /// the queue is closed and empty.
-    async fn gather(&mut self) -> Option<Tally> {
-        let mut sum = Tally::default();
-        let mut next = match self.held.take() {
-            Some(held) => Some(held),
-            None => Some(prepare(&self.queue.recv().await?)),
+    /// Waits for something and takes what else there is of its stream, in order, as far as it fits into one
+    /// request. Nothing when the queue is closed and empty.
+    async fn gather(&mut self) -> Option<(Payload, Load)> {
+        let first = match self.held.take() {
+            Some(held) => held,
+            None => self.queue.recv().await?,
         };
-        while let Some((record, tally)) = next.take() {
-            match self.batch.push(record) {
-                None => {
-                    sum.add(tally);
-                    next = self.queue.try_recv().ok().map(|r| prepare(&r));
-                }
-                Some(back) => self.held = Some((back, tally)),
+        let stream = first.stream();
+        let mut load = Load::default();
+        let mut next = Some(first);
+        while let Some(parcel) = next.take() {
+            if parcel.stream() != stream {
+                self.held = Some(parcel);
+                break;
             }
+            let record = match &parcel {
+                Parcel::Flow(r, _) => r.otlp(Timestamp::now()),
+                Parcel::Event(record) => LogRecord::clone(record),
+            };
+            if self.batches[stream].push(record).is_some() {
+                self.held = Some(parcel);
+                break;
+            }
+            load.records += 1;
+            if let Parcel::Flow(r, debt) = &parcel {
+                load.tally.add(Tally::of(r));
+                load.debts.push(*debt);
+            }
+            next = self.queue.try_recv().ok();
         }
-        Some(sum)
+        Some((self.batches[stream].take(), load))
     }
 
     /// Sends one request until it is settled.
-    async fn deliver(&mut self, client: &Client, payload: &Payload, tally: Tally) {
+    async fn deliver(&mut self, client: &Client, payload: &Payload, load: Load) {
         let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
+        let name = self.name.clone();
+        self.name = name.as_ref().map(BatchId::next);
         loop {
-            let outcome = client.send(payload).await;
+            let outcome = match &name {
+                Some(name) => client.send_batch(payload, name).await,
+                None => client.send(payload).await,
+            };
             self.count(&outcome);
             match outcome {
-                Outcome::Delivered => return self.settle(tally, 0),
+                Outcome::Delivered => {
+                    self.complained = false;
+                    return self.settle(&load, 0);
+                }
                 Outcome::Partial { rejected, message } => {
                     self.complain(&format!("it threw away {rejected} of them ({message})"));
-                    return self.settle(tally, rejected);
+                    return self.settle(&load, rejected);
                 }
                 Outcome::Retry { after, failure } => {
                     self.complain(&failure.to_string());
                     sleep(backoff.wait(after)).await;
                 }
-                Outcome::Refused(failure) => {
-                    settled(&self.settled).refused += payload.records;
-                    return self.complain(&failure.to_string());
-                }
+                Outcome::Refused(failure) => return self.refuse(&load, &failure),
             }
         }
     }
@@ -141,10 +192,28 @@ impl Worker {
         settled(&self.settled).batches[at] += 1;
     }
 
-    fn settle(&self, tally: Tally, rejected: u64) {
+    fn settle(&self, load: &Load, rejected: u64) {
         let mut settled = settled(&self.settled);
-        settled.confirmed.add(tally);
+        settled.confirmed.add(load.tally);
         settled.rejected += rejected;
+        if self.name.is_some() {
+            // Of a request that was taken in part nobody can say which flows are on record.
+            let flows = if rejected == 0 {
+                &mut settled.paid
+            } else {
+                &mut settled.refused
+            };
+            flows.add(&load.debts);
+        }
+    }
+
+    fn refuse(&mut self, load: &Load, failure: &Failure) {
+        self.complain(&failure.to_string());
+        let mut settled = settled(&self.settled);
+        settled.given_up += load.records;
+        if self.name.is_some() {
+            settled.refused.add(&load.debts);
+        }
     }
 
     /// Says once what stands in the way.
@@ -154,10 +223,6 @@ impl Worker {
             complain(&self.endpoint, what);
         }
     }
-}
-
-fn prepare(r: &Record) -> (LogRecord, Tally) {
-    (r.otlp(Timestamp::now()), Tally::of(r))
 }
 
 pub(super) fn runtime() -> io::Result<tokio::runtime::Runtime> {

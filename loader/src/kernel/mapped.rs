@@ -81,6 +81,29 @@ impl Books {
         self.0.at(index).map(|p| unsafe { p.read_volatile() })
     }
 
+    fn counter(&self, index: u32, of: impl Fn(*mut SlotMetrics) -> *mut u64) -> u64 {
+        let value = |p| {
+            // SAFETY: an aligned counter within the mapping.
+            unsafe { atomic(of(p)) }.load(Ordering::Relaxed)
+        };
+        self.0.at(index).map_or(0, value)
+    }
+
+    /// Slot that owns a row; 0 is none, or not enrolled.
+    #[must_use]
+    pub fn owner(&self, index: u32) -> u32 {
+        // SAFETY: within the mapping; a plain integer that only loaders write.
+        let slot = |p: *mut SlotMetrics| unsafe { (&raw const (*p).slot).read_volatile() };
+        self.0.at(index).map_or(0, slot)
+    }
+
+    /// Flows of a row that were ever folded.
+    pub(super) fn folded(&self, index: u32) -> u64 {
+        // SAFETY: fields of a mapped structure, indexes in range.
+        let of = |v| self.counter(index, |p| unsafe { &raw mut (*p).folded[v] });
+        (0..VERDICTS).map(of).sum()
+    }
+
     /// Writes the limits of a row that no program uses yet, and cleans its books.
     pub(super) fn open(&self, index: u32, fresh: &SlotMetrics) {
         if let Some(p) = self.0.at(index) {
@@ -89,10 +112,10 @@ impl Books {
         }
     }
 
-    /// Notes that a record of this many flows was written. An unknown verdict counts as the kernel's
-    /// books count it, as denied.
-    pub(super) fn recorded(&self, index: u32, verdict: u8, flows: u64) {
-        if let Some(p) = self.0.at(index) {
+    /// Notes that a record of this many flows was written, if the row is still the slot's. An unknown
+    /// verdict counts as the kernel's books count it, as denied.
+    pub(super) fn recorded(&self, index: u32, slot: u32, verdict: u8, flows: u64) {
+        if let Some(p) = self.0.at(index).filter(|_| self.owner(index) == slot) {
             let verdict = usize::from(verdict);
             let at = if verdict < VERDICTS {
                 verdict

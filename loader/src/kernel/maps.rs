@@ -4,7 +4,6 @@ use super::{
     KernelError, diag, io_error, object,
     pod::{P, Plain},
     policy_maps::PolicyMaps,
-    sys,
 };
 use abi::{
     LearnedAddr, LearnedAddrKey, LearnedName, LearnedNameKey, LiveFlow, SlotConfig, SlotInfo,
@@ -13,13 +12,12 @@ use abi::{
 use aya::maps::{Array, HashMap, Map, MapData};
 use nix::fcntl::{Flock, FlockArg};
 use std::{
-    collections::HashSet,
+    collections::HashMap as StdHashMap,
     fs::File,
     io::{self, Read as _},
-    os::fd::AsFd as _,
     path::{Path, PathBuf},
 };
-use zerocopy::{FromBytes as _, FromZeros as _, IntoBytes as _};
+use zerocopy::{FromBytes as _, FromZeros as _};
 
 /// The pins of one instance.
 #[derive(Clone, Debug)]
@@ -41,9 +39,9 @@ pub struct Learned {
 pub struct Sockets {
     /// Live flows.
     pub live: Vec<LiveFlow>,
-    /// Cookies of TCP sockets whose flow was cut and that still have a connection: what they hold would
-    /// leave as soon as the programs are gone.
-    pub cut: HashSet<u64>,
+    /// Cookies and slots of TCP sockets whose flow was cut and that still have a connection: what they
+    /// hold would leave as soon as the programs are gone.
+    pub cut: StdHashMap<u64, u32>,
 }
 
 fn destroy(wanted: impl Fn(u64, u64) -> bool) -> Result<(), KernelError> {
@@ -66,6 +64,12 @@ impl Pins {
     #[must_use]
     pub fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    /// Directory of the links to a cgroup, where an instance guards several.
+    #[must_use]
+    pub fn links_of(&self, cgroup_id: u64) -> PathBuf {
+        self.dir.join("links").join(format!("cgroup-{cgroup_id}"))
     }
 
     pub(super) fn map(&self, name: &'static str) -> Result<MapData, KernelError> {
@@ -117,17 +121,7 @@ impl Pins {
 
     /// Configuration of an attached cgroup; nothing when the cgroup is not attached any more.
     pub fn config(&self, cgroup_id: u64) -> Result<Option<SlotConfig>, KernelError> {
-        let map = self.map(maps::SLOT)?;
-        let mut config = SlotConfig::new_zeroed();
-        match sys::map_lookup(
-            map.fd().as_fd(),
-            cgroup_id.as_bytes(),
-            config.as_mut_bytes(),
-        ) {
-            Ok(()) => Ok(Some(config)),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(KernelError::map("read", maps::SLOT, e)),
-        }
+        object::configuration(&self.map(maps::SLOT)?, cgroup_id)
     }
 
     /// Replaces the configuration of an attached cgroup in one step.
@@ -159,10 +153,10 @@ impl Pins {
         Ok(Sockets { live, cut })
     }
 
-    fn tcp(&self) -> Result<(Vec<LiveFlow>, HashSet<u64>), KernelError> {
+    fn tcp(&self) -> Result<(Vec<LiveFlow>, StdHashMap<u64, u32>), KernelError> {
         let rows = self.rows(programs::ITER_TCP)?.into_iter();
         let (live, cut): (_, Vec<_>) = rows.partition(|l| l.tail.close == u64::from(close::LIVE));
-        Ok((live, cut.iter().map(|l| l.cookie).collect()))
+        Ok((live, cut.iter().map(|l| (l.cookie, l.flow.slot)).collect()))
     }
 
     fn rows(&self, iterator: &'static str) -> Result<Vec<LiveFlow>, KernelError> {
@@ -178,18 +172,18 @@ impl Pins {
     }
 
     /// Destroys TCP sockets by cookie, so that nothing they hold leaves when the programs go.
-    pub fn destroy(&self, cut: &HashSet<u64>) -> Result<(), KernelError> {
+    pub fn destroy(&self, cut: &StdHashMap<u64, u32>) -> Result<(), KernelError> {
         if cut.is_empty() {
             return Ok(());
         }
-        destroy(|cookie, _| cut.contains(&cookie))
+        destroy(|cookie, _| cut.contains_key(&cookie))
     }
 
     /// Destroys every TCP socket that was made in these cgroups or whose flow was cut. Returns how many
     /// of the cut ones resist, because they live in another network namespace.
     pub fn destroy_all(&self, cgroups: &[u64]) -> Result<usize, KernelError> {
         let (_, cut) = self.tcp()?;
-        destroy(|cookie, cgroup| cut.contains(&cookie) || cgroups.contains(&cgroup))?;
+        destroy(|cookie, cgroup| cut.contains_key(&cookie) || cgroups.contains(&cgroup))?;
         Ok(self.tcp()?.1.len())
     }
 

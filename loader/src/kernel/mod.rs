@@ -24,7 +24,7 @@ pub use mapped::Books;
 pub use maps::{Learned, Pins, Sockets};
 pub use object::{Attached, Engine, Sizes, object};
 pub use policy_maps::PolicyMaps;
-pub use rings::Rings;
+pub use rings::{Rings, Taken};
 pub use veth::host_sides;
 
 use crate::machine;

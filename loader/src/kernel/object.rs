@@ -111,7 +111,7 @@ impl Engine {
     }
 
     fn limits(&self, slot: u32) -> SlotMetrics {
-        let mut m: SlotMetrics = zerocopy::FromZeros::new_zeroed();
+        let mut m = SlotMetrics::new_zeroed();
         m.slot = slot;
         m.rate = self.sizes.rate;
         m.max_names = self.sizes.names;
@@ -146,6 +146,33 @@ impl Engine {
         Ok(Attached { links })
     }
 
+    /// Configuration of an attached cgroup; nothing when it is not attached any more.
+    pub fn config(&self, cgroup_id: u64) -> Result<Option<SlotConfig>, KernelError> {
+        configuration(&self.slots, cgroup_id)
+    }
+
+    /// Takes a cgroup's slot away: from now on it is not enrolled, and everything is denied. One that is
+    /// not attached any more is no error.
+    pub fn bar(&self, cgroup_id: u64) -> Result<(), KernelError> {
+        match configure(
+            &self.slots,
+            &self.copies,
+            cgroup_id,
+            &SlotConfig::new_zeroed(),
+        ) {
+            Err(KernelError::Map { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                Ok(())
+            }
+            told => told,
+        }
+    }
+
+    /// Frees a row whose slot is over: its books and its identity.
+    pub fn free(&self, index: u32) -> Result<(), KernelError> {
+        self.books.open(index, &SlotMetrics::new_zeroed());
+        self.pins().set_info(index, &SlotInfo::new_zeroed())
+    }
+
     /// Opens a slot: limits and identity first, the configuration last, in one write.
     pub fn enrol(&self, info: &SlotInfo, config: &SlotConfig) -> Result<(), KernelError> {
         self.books.open(config.index, &self.limits(config.slot));
@@ -173,6 +200,20 @@ impl Engine {
     #[must_use]
     pub fn pins(&self) -> Pins {
         Pins::new(&self.dir)
+    }
+}
+
+/// The configuration of an attached cgroup; nothing when it is not attached any more.
+pub(super) fn configuration(
+    slots: &MapData,
+    cgroup_id: u64,
+) -> Result<Option<SlotConfig>, KernelError> {
+    let mut config = SlotConfig::new_zeroed();
+    let id = cgroup_id.as_bytes();
+    match sys::map_lookup(slots.fd().as_fd(), id, config.as_mut_bytes()) {
+        Ok(()) => Ok(Some(config)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(KernelError::map("read", maps::SLOT, e)),
     }
 }
 

@@ -9,6 +9,7 @@ use super::{
 use abi::{AddrKey, ChainKey, MAX_POLICY_ENTRIES, NameKey, RuleSet, RuleText, RuleTextKey, maps};
 use aya::maps::{LpmTrie, Map, MapData, lpm_trie::Key};
 use policy::Compiled;
+use std::collections::BTreeSet;
 use zerocopy::IntoBytes as _;
 
 type Trie<K, V> = LpmTrie<MapData, K, P<V>>;
@@ -130,10 +131,13 @@ impl PolicyMaps {
         }
     }
 
-    /// Removes every entry of a policy that no slot names any more. Waits for a grace period first,
-    /// so that no program run is left that could still look at it. Its rules as text stay for a
-    /// while: flows that it allowed are still alive and name them.
-    pub fn erase(&mut self, policy: u32) -> Result<(), KernelError> {
+    /// Removes every entry of a policy, unless some slot names it: those that are `used`. Waits for a
+    /// grace period first, so that no program run is left that could still look at it. Its rules as text
+    /// stay for a while: flows that it allowed are still alive and name them.
+    pub fn erase(&mut self, policy: u32, used: &BTreeSet<u32>) -> Result<(), KernelError> {
+        if used.contains(&policy) {
+            return Ok(());
+        }
         sys::grace_period()?;
         self.purge_rules(policy)?;
         let keys = self.text.keys().filter(Result::is_ok).count();
@@ -143,7 +147,8 @@ impl PolicyMaps {
             POLICIES_NAMED
         };
         purge(&mut self.text, maps::POLICY_TEXT, |k| {
-            k.data()[0].saturating_add(kept) < policy
+            let of = k.data()[0];
+            of.saturating_add(kept) < policy && !used.contains(&of)
         })
     }
 

@@ -9,6 +9,23 @@ use zerocopy::FromBytes as _;
 /// Entries of one ring that a drain hands out at most.
 const BATCH: usize = 1 << 14;
 
+/// What became of an entry of a ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// Its record is kept: noted in the books at once.
+    Kept,
+    /// It was taken; whether it is kept will be known later, or is known not to be.
+    Gone,
+    /// There is no room for it: it stays in its ring, and so does what comes after it.
+    Left,
+}
+
+impl From<bool> for Taken {
+    fn from(kept: bool) -> Self {
+        if kept { Self::Kept } else { Self::Gone }
+    }
+}
+
 /// The reading end of an instance.
 pub struct Rings {
     allowed: RingBuf<MapData>,
@@ -17,8 +34,8 @@ pub struct Rings {
     switches: Switches,
     pins: Pins,
     rows: u32,
-    /// Folded flows of each row and verdict that were drained already.
-    folded: Vec<u64>,
+    /// Of each row: its slot, and how many of its folded flows were drained already.
+    folded: Vec<(u32, u64)>,
 }
 
 fn ring(pins: &Pins, name: &'static str) -> Result<RingBuf<MapData>, KernelError> {
@@ -38,7 +55,7 @@ impl Rings {
             switches: Switches::new(control.fd()).map_err(memory(maps::CONTROL))?,
             pins: pins.clone(),
             rows,
-            folded: vec![0; rows as usize],
+            folded: vec![(0, 0); rows as usize],
         })
     }
 
@@ -61,17 +78,26 @@ impl Rings {
     /// `each` says it has kept is noted in the books at once, and only then leaves its ring. Returns how
     /// many entries were no records: they are passed over, and the books lack them. What comes in faster
     /// than it is handed out stays for the next call: the reader has other duties.
-    pub fn drain(&mut self, mut each: impl FnMut(&FlowEvent) -> bool) -> u64 {
+    pub fn drain<T: Into<Taken>>(&mut self, mut each: impl FnMut(&FlowEvent) -> T) -> u64 {
         let mut malformed = 0;
-        for ring in [&mut self.denied, &mut self.allowed] {
+        'rings: for ring in [&mut self.denied, &mut self.allowed] {
             for _ in 0..BATCH {
                 let Some(item) = ring.next() else { break };
-                match FlowEvent::read_from_bytes(&item) {
-                    Ok(event) if each(&event) => {
-                        self.books.recorded(event.flow.index, event.flow.verdict, 1);
+                let Ok(event) = FlowEvent::read_from_bytes(&item) else {
+                    malformed += 1;
+                    continue;
+                };
+                match each(&event).into() {
+                    Taken::Kept => {
+                        let flow = &event.flow;
+                        self.books.recorded(flow.index, flow.slot, flow.verdict, 1);
                     }
-                    Ok(_) => {}
-                    Err(_) => malformed += 1,
+                    Taken::Gone => {}
+                    Taken::Left => {
+                        // Its end would take it out of the ring.
+                        std::mem::forget(item);
+                        break 'rings;
+                    }
                 }
             }
         }
@@ -84,10 +110,11 @@ impl Rings {
     pub fn folds(&mut self) -> Result<Vec<(FoldKey, FoldRow)>, KernelError> {
         let mut any = false;
         for index in 0..self.rows {
-            let total = self.books.row(index).map_or(0, |m| m.folded.iter().sum());
+            let now = (self.books.owner(index), self.books.folded(index));
             if let Some(seen) = self.folded.get_mut(index as usize) {
-                any |= *seen != total;
-                *seen = total;
+                // A row with another owner begins at nothing.
+                any |= *seen != now && now.1 != 0;
+                *seen = now;
             }
         }
         if !any {
@@ -97,7 +124,7 @@ impl Rings {
         self.settle()?;
         let mut rows = self.table(epoch)?;
         for index in 0..self.rows {
-            let slot = self.books.row(index).map_or(0, |m| m.slot);
+            let slot = self.books.owner(index);
             let catch_all = self.books.take_epoch(index, epoch);
             rows.extend((0..).zip(catch_all).filter(|(_, r)| r.count != 0).map(
                 |(verdict, row)| {
@@ -123,11 +150,10 @@ impl Rings {
         sys::grace_period()
     }
 
-    /// Notes that the record of a folded row was kept.
-    pub fn recorded(&self, key: &FoldKey, row: &FoldRow) {
-        let owner = |i: &u32| self.books.row(*i).is_some_and(|m| m.slot == key.slot);
-        let index = (0..self.rows).find(owner).unwrap_or(0);
-        self.books.recorded(index, key.verdict, row.count);
+    /// Notes that records of so many flows of a slot were kept, in its row; nowhere if the row has another
+    /// owner by now.
+    pub fn recorded(&self, index: u32, slot: u32, verdict: u8, flows: u64) {
+        self.books.recorded(index, slot, verdict, flows);
     }
 
     fn table(&self, epoch: u32) -> Result<Vec<(FoldKey, FoldRow)>, KernelError> {

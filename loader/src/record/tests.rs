@@ -16,10 +16,11 @@ impl Lookup for Table {
 
 pub(super) fn context() -> Context {
     Context {
-        agent: Some("reviewer".to_owned()),
-        project: Some("acme".to_owned()),
-        container_id: None,
-        container_name: None,
+        owner: Owner {
+            agent: Some("reviewer".to_owned()),
+            project: Some("acme".to_owned()),
+            ..Owner::default()
+        },
         boot: "b007".to_owned(),
         wall_offset: 1_700_000_000_000_000_000,
     }

@@ -283,18 +283,19 @@ fields! {
         /// Made by the bridge: the key for telling duplicates of records that are no flows.
         RECORD_ID: Text = "record_id";
     }
-    "gaps, records set aside" {
+    "audit: gaps, records set aside" {
         /// Data stream of the records that this one is about.
         STREAM: Text = "stream";
-        /// Why they are missing, from a closed list: `spool_full`, `spool_age`, `disk_full`, `aside_full`, ….
+        /// Why they are missing, from a closed list: `killed`, `refused`, `unseen`, `spool_full`, `spool_age`,
+        /// `disk_full`, `aside_full`. Of a bypass, what made it begin or end: `operator`, `expired`, `over`.
         CAUSE: Text = "cause";
         /// How many records are missing.
         RECORDS: Int = "records";
-        /// How many flows those records stand for.
+        /// How many flows are declared lost.
         FLOWS: Int = "flows";
         /// Boot of the flows, as in `flow_id`.
         BOOT: Text = "boot";
-        /// Slot of the flows, as in `flow_id`.
+        /// Slot in the kernel's maps, as in `flow_id`.
         SLOT: Int = "slot";
         /// Id of the first record that is missing, or of the one that is set aside.
         FIRST_ID: Text = "first_id";
@@ -314,6 +315,40 @@ fields! {
     "flows, CoreDNS" {
         /// The name that was asked for. On a flow: of a DNS query that no rule could allow.
         QNAME: Text = "qname";
+    }
+    "audit" {
+        /// What weakens the firewall around a container, from a closed list: `privileged`, `host_network`, ….
+        WEAKNESS: Text = "weakness";
+        /// The policy file, as it was named.
+        POLICY: Text = "policy";
+        /// Generation of the configuration that is in force now.
+        GENERATION: Int = "generation";
+        /// `applied` or `refused`.
+        OUTCOME: Text = "outcome";
+        /// Why it was refused, or what to know about it.
+        MESSAGE: Text = "message";
+        /// Name of the loader's instance.
+        INSTANCE: Text = "instance";
+        /// User name of whoever ordered it.
+        ACTOR: Text = "actor";
+        /// User id of whoever ordered it.
+        ACTOR_UID: Int = "actor_uid";
+        /// Process that ordered it.
+        ACTOR_PID: Int = "actor_pid";
+        /// Command name of that process.
+        ACTOR_COMM: Text = "actor_comm";
+        /// Who had logged in, before `sudo` or `su`.
+        ACTOR_LOGIN: Text = "actor_login";
+        /// Who ordered the bypass.
+        BYPASS_BY: Text = "bypass_by";
+        /// Why.
+        BYPASS_REASON: Text = "bypass_reason";
+        /// Beginning of the bypass.
+        BYPASS_FROM: Time = "bypass_from";
+        /// Until when it is to last; of one that has ended, when it did.
+        BYPASS_UNTIL: Time = "bypass_until";
+        /// Until when the bypass was to last that this one takes the place of.
+        REPLACED_UNTIL: Time = "replaced_until";
     }
     "CoreDNS" {
         /// Type of the question.

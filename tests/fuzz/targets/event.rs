@@ -4,7 +4,7 @@
 
 use abi::FlowEvent;
 use ebpf_manager::{
-    record::{Context, Lookup},
+    record::{Context, Lookup, Owner},
     render::line,
 };
 use jiff::tz::TimeZone;
@@ -29,10 +29,7 @@ fuzz_target!(|data: &[u8]| {
     };
     let offset = rest.first_chunk().map_or(0, |b| i64::from_ne_bytes(*b));
     let context = Context {
-        agent: None,
-        project: None,
-        container_id: None,
-        container_name: None,
+        owner: Owner::default(),
         boot: "boot".to_owned(),
         wall_offset: i128::from(offset),
     };

@@ -67,7 +67,13 @@ impl Collector {
     /// Starts it and waits until it listens.
     #[must_use]
     pub fn start(bench: &Bench) -> Self {
-        let (out, socket) = (bench.path("received.jsonl"), bench.path("otlp.sock"));
+        Self::start_at(bench, &bench.path("otlp.sock"))
+    }
+
+    /// The same, with a unix socket of the test's choice.
+    #[must_use]
+    pub fn start_at(bench: &Bench, socket: &Path) -> Self {
+        let (out, socket) = (bench.path("received.jsonl"), socket.to_owned());
         let config = format!(
             "receivers:\n\
              \x20 otlp: {{ protocols: {{ grpc: {{ endpoint: '{GRPC}' }}, http: {{ endpoint: '{HTTP}' }} }} }}\n\

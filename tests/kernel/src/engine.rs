@@ -7,6 +7,7 @@ use ebpf_manager::{
     enrol::{self, Identity, Replaced},
     instance::{Instance, Root},
     kernel::{Engine, KernelError, Pins, Sizes},
+    resolvers::Place,
     session,
 };
 use policy::{Compiled, Policy};
@@ -22,7 +23,7 @@ pub fn compile(text: &str, id: u32) -> Compiled {
 
 /// Puts a policy in the place of the one that holds in row 1.
 pub fn exchange(pins: &Pins, text: &str) -> Replaced {
-    let make = |id| Ok((compile(text, id), Vec::new()));
+    let make = |id, _: &SlotConfig| Ok((compile(text, id), Vec::new()));
     let replaced = enrol::replace_policy::<KernelError>(pins, 1, "file", make);
     replaced.expect("the maps").expect("somebody in row 1")
 }
@@ -59,7 +60,7 @@ impl Bench {
             cgroup_id: cgroup.id().expect("it is there"),
             ..Identity::default()
         };
-        let config = enrol::config(slot, 1, 1, &compiled, resolvers);
+        let config = enrol::config((slot, 1), 1, &compiled, resolvers, Place::Host);
         let info = identity.info(slot, session::boot_now());
         engine.enrol(&info, &config).expect("a free row");
         config

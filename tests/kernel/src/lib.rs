@@ -14,6 +14,7 @@ pub mod dns;
 pub mod doctor;
 pub mod engine;
 pub mod evasion;
+pub mod fleet;
 pub mod follow;
 pub mod net;
 pub mod operate;

@@ -7,6 +7,7 @@ use ebpf_manager::{
     enrol::{self, Identity},
     instance::{Instance, Root},
     kernel::{Engine, Rings, Sizes},
+    resolvers::Place,
     session,
 };
 use std::{fs, net::IpAddr, process::Command};
@@ -114,7 +115,7 @@ impl Parent {
             cgroup_id: child.id().expect("it is there"),
             ..Identity::default()
         };
-        let mut config = enrol::config(slot, index, index, &compiled, &[]);
+        let mut config = enrol::config((slot, index), index, &compiled, &[], Place::Host);
         change(&mut config);
         let info = identity.info(slot, session::boot_now());
         self.engine.enrol(&info, &config).expect("a free row");

@@ -15,7 +15,9 @@ use crate::{
     instance::{self, Instance, Root},
     kernel::{Engine, Sizes},
     operators::Operators,
+    record::Owner,
     render::summary::{Losses, Summary},
+    resolvers::Place,
     session::{self, Session},
     sink::Sink,
 };
@@ -43,6 +45,7 @@ pub(super) struct House {
     /// Keeps the programs; the pinned links keep them after us.
     _engine: Engine,
     identity: Identity,
+    slot: u32,
     control: Option<control::Server>,
     /// Once there is somebody to tell.
     telemetry: Option<Telemetry>,
@@ -73,13 +76,14 @@ impl House {
             &cgroup,
         );
         match made {
-            Ok((engine, session, identity)) => Ok(Self {
+            Ok((engine, session, identity, slot)) => Ok(Self {
                 instance,
                 cgroup,
                 session,
                 reload,
                 operators,
                 _engine: engine,
+                slot,
                 identity,
                 control: None,
                 telemetry: None,
@@ -99,7 +103,7 @@ impl House {
         instance: &Instance,
         below: &str,
         cgroup: &Cgroup,
-    ) -> Result<(Engine, Session, Identity), CommandError> {
+    ) -> Result<(Engine, Session, Identity, u32), CommandError> {
         Cgroup::create(cgroup.path())?;
         let mut engine = Engine::load(instance.pins.dir(), sizes)?;
         engine.attach(&cgroup.open()?, ATTACHMENT)?;
@@ -123,11 +127,22 @@ impl House {
             cgroup_id: cgroup.id()?,
             ..Identity::default()
         };
-        let config = enrol::config(slot, INDEX, super::FIRST_POLICY, compiled, resolvers);
+        let config = enrol::config(
+            (slot, INDEX),
+            super::FIRST_POLICY,
+            compiled,
+            resolvers,
+            Place::Host,
+        );
         engine.enrol(&identity.info(slot, session::boot_now()), &config)?;
-        let context = session::context(args.agent.clone(), args.project.clone());
-        let session = Session::new(engine.rings()?, &instance.pins, context, slot, INDEX);
-        Ok((engine, session, identity))
+        let mut session = Session::new(engine.rings()?, &instance.pins);
+        let owner = Owner {
+            agent: args.agent.clone(),
+            project: args.project.clone(),
+            ..Owner::default()
+        };
+        session.admit(slot, INDEX, owner);
+        Ok((engine, session, identity, slot))
     }
 
     /// Starts the command, shows its flows, and waits until it and its connections are done.
@@ -149,7 +164,7 @@ impl House {
         }
         self.start_export(sink);
         let code = loop {
-            let seen = self.session.pump(sink, summary)?;
+            let seen = self.session.pump(sink, Some(summary))?;
             self.session.clean(&self.instance.pins)?;
             self.follow_policy(sink);
             self.hear_operators(sink)?;
@@ -237,7 +252,7 @@ impl House {
         let began = Instant::now();
         let mut told = false;
         loop {
-            self.session.pump(sink, summary)?;
+            self.session.pump(sink, Some(summary))?;
             self.follow_policy(sink);
             self.hear_operators(sink)?;
             self.tell(sink);
@@ -275,15 +290,15 @@ impl House {
         }
         self.reload.notice(&self.instance.pins, INDEX, sink)?;
         self.operators.close(&self.instance.pins, sink);
-        self.session.end_flows(close::CONTAINER_EXIT)?;
-        self.session.pump(sink, summary)?;
+        self.session.end_flows(self.slot, close::CONTAINER_EXIT)?;
+        self.session.pump(sink, Some(summary))?;
         let free = instance::let_go(&self.instance.pins, std::slice::from_ref(&self.cgroup));
         if free.is_ok() {
             instance::remove_pins(&self.instance.pins.dir().join("links"))?;
             self.session.settle()?;
             // Flows that began in between, on sockets that outlive the command.
-            self.session.end_flows(close::CONTAINER_EXIT)?;
-            while self.session.pump(sink, summary)? > 0 {}
+            self.session.end_flows(self.slot, close::CONTAINER_EXIT)?;
+            while self.session.pump(sink, Some(summary))? > 0 {}
         }
         drop(self.control.take());
         if self.session.malformed > 0 {
@@ -293,7 +308,7 @@ impl House {
             ));
         }
         let losses = Losses {
-            lost: self.session.lost(),
+            lost: self.session.lost(self.slot),
             unwritten: sink.unwritten,
             undelivered: 0,
         };

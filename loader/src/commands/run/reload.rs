@@ -2,9 +2,8 @@
 //! somebody else makes are told too.
 
 use super::{
-    super::{CommandError, Who, color_on_stderr, policy},
+    super::{CommandError, Who, color_on_stderr, follow::Follow, policy},
     FIRST_POLICY,
-    follow::Follow,
 };
 use crate::{
     audit::{self, Outcome, PolicyChange},

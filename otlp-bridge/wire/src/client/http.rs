@@ -27,7 +27,7 @@ const ANSWER_MOST: usize = 256 << 10;
 pub(super) struct Way {
     client: legacy::Client<Connector, Full<Bytes>>,
     uri: Uri,
-    headers: HeaderMap,
+    pub(super) headers: HeaderMap,
 }
 
 impl Way {

@@ -4,6 +4,7 @@ use super::Suppressed;
 use crate::{
     backoff::Backoff,
     batch::{Batch, Limits},
+    batch_id::BatchId,
     client::Client,
     outcome::Outcome,
     record::LogRecord,
@@ -76,11 +77,13 @@ impl Outlet {
     }
 
     /// Sends what is said, each request until the receiver has taken or refused it. When `until` is over
-    /// nothing more is taken, and this ends with the last request.
+    /// nothing more is taken, and this ends with the last request. `name`: of the first request, where the
+    /// receiver keeps each once.
     pub async fn deliver(
         mut self,
         client: Client,
         source: Source,
+        mut name: Option<BatchId>,
         until: impl Future<Output = ()>,
     ) {
         let mut until = pin!(until);
@@ -97,11 +100,18 @@ impl Outlet {
             if records.is_empty() {
                 return;
             }
-            self.send(&client, &source, records).await;
+            self.send(&client, &source, name.as_ref(), records).await;
+            name = name.as_ref().map(BatchId::next);
         }
     }
 
-    async fn send(&self, client: &Client, source: &Source, records: Vec<LogRecord>) {
+    async fn send(
+        &self,
+        client: &Client,
+        source: &Source,
+        name: Option<&BatchId>,
+        records: Vec<LogRecord>,
+    ) {
         let limits = Limits {
             records: MOST,
             ..Limits::default()
@@ -116,7 +126,11 @@ impl Outlet {
         let payload = batch.take();
         let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
         loop {
-            match client.send(&payload).await {
+            let outcome = match name {
+                Some(name) => client.send_batch(&payload, name).await,
+                None => client.send(&payload).await,
+            };
+            match outcome {
                 Outcome::Delivered => return,
                 Outcome::Partial { rejected, .. } => return self.lost(rejected),
                 Outcome::Refused(_) => return self.lost(payload.records),

@@ -46,7 +46,7 @@ async fn what_was_said_arrives_in_order_and_delivery_ends_when_it_is_over() {
     let receiver = Receiver::default();
     let outlet = said(250);
     let client = client(&receiver.tcp().await, &options());
-    outlet.deliver(client, source(), ready(())).await;
+    outlet.deliver(client, source(), None, ready(())).await;
     let wanted: Vec<_> = (0..250).map(|i| i.to_string()).collect();
     assert_eq!(texts(&receiver), wanted);
     let seen = receiver.seen.lock().unwrap();
@@ -65,7 +65,7 @@ async fn a_request_is_repeated_until_it_is_taken_and_counted_when_it_is_refused(
     let outlet = said(150);
     let unsent = outlet.unsent();
     let client = client(&receiver.tcp().await, &options());
-    let delivery = outlet.deliver(client, source(), ready(()));
+    let delivery = outlet.deliver(client, source(), None, ready(()));
     tokio::time::timeout(Duration::from_secs(20), delivery)
         .await
         .unwrap();

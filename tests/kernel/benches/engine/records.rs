@@ -1,7 +1,10 @@
 //! The way of a record from the ring to a line of JSON.
 
 use crate::{address, median, row, world::World};
-use ebpf_manager::{record::Lookup, session};
+use ebpf_manager::{
+    record::{Lookup, Owner},
+    session,
+};
 use std::{net::TcpStream, time::Instant};
 
 /// Names nothing: the cost of looking up is the session's cache, not the record's.
@@ -22,7 +25,11 @@ pub(crate) fn ring_to_json() {
     let mut world = World::new(10);
     world.stop_reading();
     let mut rings = world.rings();
-    let context = session::context(Some("agent".to_owned()), Some("project".to_owned()));
+    let context = session::context(Owner {
+        agent: Some("agent".to_owned()),
+        project: Some("project".to_owned()),
+        ..Owner::default()
+    });
     let refused = address("203.0.113.9:80");
     world.enter(true);
     let mut rates = Vec::new();

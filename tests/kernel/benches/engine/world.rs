@@ -7,6 +7,7 @@ use ebpf_manager::{
     enrol::{self, Identity},
     instance::{Instance, Root},
     kernel::{Engine, Rings, Sizes},
+    resolvers::Place,
 };
 use policy::Policy;
 use std::{
@@ -80,7 +81,13 @@ impl World {
             cgroup_id: with.id().expect("id"),
             ..Identity::default()
         };
-        let config = enrol::config(slot, 1, 1, &compiled, &[]);
+        let config = enrol::config(
+            (slot, 1),
+            1,
+            &compiled,
+            &[],
+            ebpf_manager::resolvers::Place::Host,
+        );
         engine.enrol(&id.info(slot, 0), &config).expect("enrolled");
         let mut world = Self {
             engine,

@@ -6,7 +6,7 @@ use ebpf_manager::{
     cgroup::Cgroup,
     instance::{Instance, Root, remove_pins},
     kernel::{Engine, Rings},
-    record::Lookup,
+    record::{Lookup, Owner},
     session,
 };
 use kernel_tests::{
@@ -150,7 +150,7 @@ impl World {
 
     /// Reads the rings; returns every record so far.
     fn records(&mut self) -> Vec<Row> {
-        let context = session::context(None, None);
+        let context = session::context(Owner::default());
         let records = &mut self.records;
         let rings = self.rings.as_mut().unwrap();
         let malformed = rings.drain(|e| {

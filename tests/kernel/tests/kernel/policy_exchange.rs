@@ -63,10 +63,10 @@ fn a_policy_that_fails_to_compile_leaves_the_old_one() {
     let bench = Bench::new();
     let (mut talk, pins) = start(&bench);
     let before = enrol::current(&pins, 1).unwrap().unwrap().1;
-    let failed = enrol::replace_policy(&pins, 1, "file", |_| Err(KernelError::NoObject));
+    let failed = enrol::replace_policy(&pins, 1, "file", |_, _| Err(KernelError::NoObject));
     assert!(matches!(failed, Err(KernelError::NoObject)));
     assert_eq!(enrol::current(&pins, 1).unwrap().unwrap().1, before);
-    let none = enrol::replace_policy::<KernelError>(&pins, 0, "file", |_| unreachable!());
+    let none = enrol::replace_policy::<KernelError>(&pins, 0, "file", |_, _| unreachable!());
     assert!(none.unwrap().is_none(), "nobody is in row 0");
     assert_eq!(talk.go(), "one -");
     assert_eq!(talk.end(&bench).code, 0);

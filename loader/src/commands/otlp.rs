@@ -14,6 +14,15 @@ pub(super) const METRICS_EVERY: Duration = Duration::from_secs(10);
 /// The way to the receiver, if there is to be one, also for what this process has to say from now on.
 /// Nothing is sent yet.
 pub(super) fn export(args: &OtlpArgs) -> Result<Option<Export>, CommandError> {
+    Ok(endpoint(args)?.map(|to| {
+        let mut export = Export::new(to);
+        export.log = log::listen();
+        export
+    }))
+}
+
+/// The receiver, if there is to be one.
+pub(super) fn endpoint(args: &OtlpArgs) -> Result<Option<Endpoint>, CommandError> {
     let Some(url) = &args.otlp else {
         return Ok(None);
     };
@@ -24,9 +33,7 @@ pub(super) fn export(args: &OtlpArgs) -> Result<Option<Export>, CommandError> {
         identity: args.otlp_cert.clone().zip(args.otlp_key.clone()),
         ..Options::default()
     };
-    let mut export = Export::new(Endpoint::new(url, &options)?);
-    export.log = log::listen();
-    Ok(Some(export))
+    Ok(Some(Endpoint::new(url, &options)?))
 }
 
 fn header(given: &str) -> Result<(String, String), CommandError> {

@@ -1,0 +1,195 @@
+//! The leases of everybody who runs: who held which address, from when to when, in the file that the bridge
+//! follows. `docs/identity.md` tells what a lease says.
+
+use super::{FleetError, roll::Member};
+use crate::session::boot_now;
+use lease::{BootId, BootTime, FileError, Hold, Lease, Leases, LeasesError, Publisher, WallTime};
+use nix::time::{ClockId, clock_gettime};
+use std::{
+    fs, io,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+/// How long ended leases are remembered. The room for them is what ends first where many come and go.
+const HORIZON: Duration = Duration::from_secs(24 * 3600);
+/// A book that nobody has changed is published so often: it says until when it is complete.
+const EVERY: Duration = Duration::from_secs(1);
+
+/// The book and its file.
+pub(super) struct Book {
+    leases: Leases,
+    publisher: Option<Publisher>,
+    published: Instant,
+    changed: bool,
+    /// Whether the last attempt to publish failed, which is told once.
+    failing: bool,
+}
+
+fn boot() -> Result<BootId, FleetError> {
+    let path = "/proc/sys/kernel/random/boot_id";
+    let text = fs::read_to_string(path).map_err(FleetError::Boot)?;
+    BootId::parse(&text).map_err(|e| FleetError::Boot(io::Error::other(e)))
+}
+
+fn now() -> BootTime {
+    BootTime(boot_now())
+}
+
+/// Both clocks.
+fn reading() -> lease::Reading {
+    let before = now();
+    let wall = clock_gettime(ClockId::CLOCK_REALTIME);
+    let wall = wall.map_or(0, |t| Duration::from(t).as_nanos() as u64);
+    lease::Reading {
+        before,
+        wall: WallTime(wall),
+        after: now(),
+    }
+}
+
+impl Book {
+    /// Goes on with the file that an earlier loader of this boot has left, where everybody has ended when
+    /// it was written last: who still runs comes again, with another slot.
+    /// One that cannot be read is begun anew, and comes with why.
+    pub(super) fn open(
+        file: Option<&Path>,
+        group: Option<u32>,
+    ) -> Result<(Self, Option<FileError>), FleetError> {
+        let boot = boot()?;
+        let mut trouble = None;
+        let publisher = file.map(|path| Publisher::open(path, group)).transpose()?;
+        let known = match file.map(|path| lease::load(path, &boot)) {
+            Some(Ok(leases)) => leases,
+            None | Some(Err(FileError::OtherBoot { .. })) => Leases::new(boot),
+            Some(Err(FileError::Io { source, .. })) if source.kind() == io::ErrorKind::NotFound => {
+                Leases::new(boot)
+            }
+            Some(Err(e)) => {
+                trouble = Some(e);
+                Leases::new(boot)
+            }
+        };
+        let mut book = Self {
+            leases: known,
+            publisher,
+            published: Instant::now(),
+            changed: true,
+            failing: false,
+        };
+        let open: Vec<String> = book
+            .leases
+            .iter()
+            .filter(|l| l.is_open())
+            .map(|l| l.container_id.clone())
+            .collect();
+        let until = book.leases.as_of();
+        for id in open {
+            book.leases.close(&id, until)?;
+        }
+        book.observe();
+        Ok((book, trouble))
+    }
+
+    /// Looks at the clocks, twice if the first time took too long.
+    fn observe(&mut self) {
+        for _ in 0..2 {
+            if self.leases.observe(reading()) != lease::Observation::Unusable {
+                return;
+            }
+        }
+    }
+
+    /// The moments that an event's own time may mean, not later than now.
+    fn moments(&self, at: i64) -> impl Iterator<Item = BootTime> + '_ {
+        let wall = u64::try_from(at).ok().map(WallTime);
+        let now = now();
+        let all = wall
+            .into_iter()
+            .flat_map(|w| self.leases.clock().boot_times(w));
+        all.filter(move |t| *t <= now)
+    }
+
+    /// Opens the lease of somebody who runs. Where the clock leaves a choice, the latest beginning: too
+    /// short a lease loses a name, too long a one could give a wrong one.
+    pub(super) fn begin(
+        &mut self,
+        m: &Member,
+        cgroup_id: Option<u64>,
+    ) -> Result<Option<Lease>, LeasesError> {
+        let c = &m.container;
+        let since = self.moments(c.started).max().unwrap_or_else(now);
+        let hold = |ip: &std::net::IpAddr| Hold {
+            ip: *ip,
+            since,
+            until: None,
+        };
+        let agent = c.is_agent;
+        self.changed = true;
+        self.leases.open(Lease {
+            agent: c.agent.clone().filter(|_| agent),
+            project: c.project.clone().filter(|_| agent),
+            container_id: c.id.clone(),
+            name: c.name.clone(),
+            slot: m.slot,
+            cgroup_id,
+            netns: c.netns,
+            since,
+            until: None,
+            ips: c.addresses.iter().map(hold).collect(),
+        })
+    }
+
+    /// Takes over a change of name or addresses.
+    pub(super) fn renew(&mut self, m: &Member) -> Result<(), LeasesError> {
+        let c = &m.container;
+        self.changed = true;
+        self.leases.rename(&c.id, &c.name)?;
+        if let Some(netns) = c.netns {
+            self.leases.set_netns(&c.id, netns)?;
+        }
+        self.leases.set_ips(&c.id, &c.addresses, now())
+    }
+
+    /// Ends a lease at the engine's time; where the clock leaves a choice, the earliest end. Nobody has
+    /// one who was never met.
+    pub(super) fn end(&mut self, container_id: &str, at: Option<i64>) {
+        let as_of = self.leases.as_of();
+        let until = match at {
+            Some(at) => self.moments(at).min().unwrap_or_else(now),
+            // It went while nobody looked.
+            None => as_of,
+        };
+        self.changed = true;
+        // What is refused is an end of a lease that was not opened.
+        let _ = self.leases.close(container_id, until);
+    }
+
+    /// Writes the book when it has changed, and once a second. What cannot be written is said once.
+    pub(super) fn tick(&mut self) -> Result<(), FileError> {
+        if (!self.changed || self.failing) && self.published.elapsed() < EVERY {
+            return Ok(());
+        }
+        self.observe();
+        let now = now();
+        self.leases.complete_until(now);
+        self.leases.expire(now, HORIZON);
+        self.published = Instant::now();
+        let Some(publisher) = &mut self.publisher else {
+            self.changed = false;
+            return Ok(());
+        };
+        match publisher.publish(&self.leases) {
+            Ok(()) => {
+                self.changed = false;
+                self.failing = false;
+                Ok(())
+            }
+            Err(_) if self.failing => Ok(()),
+            Err(e) => {
+                self.failing = true;
+                Err(e)
+            }
+        }
+    }
+}

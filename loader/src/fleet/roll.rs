@@ -1,0 +1,331 @@
+//! Who is there and what has to be done about it. Pure: news and what was seen of the kernel go in, steps
+//! come out, and whoever carries them out says how that went.
+
+use crate::docker::{Container, Newborn, News};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    time::Duration,
+};
+
+/// One life of a container, from start to end. A restarted container has another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Life(u64);
+
+/// How far a life has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// No agent: known for its addresses alone.
+    Bystander,
+    /// An agent that is not enrolled yet. Nothing of it passes once the programs are attached.
+    Wanted,
+    /// It has a slot.
+    Enrolled,
+    /// The engine says that it has ended; what it left behind is still under its policy.
+    Ended {
+        /// When, boot clock.
+        since: u64,
+    },
+    /// Its flows have ended and its slot is taken away; their records are still on their way.
+    Closed,
+    /// Everything is told and its row is free. The links stay until the kernel has let go of the cgroup.
+    Barred,
+}
+
+/// A container in one of its lives.
+#[derive(Clone, Debug)]
+pub struct Member {
+    /// As the engine described it last.
+    pub container: Container,
+    /// How far it has come.
+    pub stage: Stage,
+    /// Row of the books, from 1.
+    pub index: Option<u32>,
+    /// Slot.
+    pub slot: Option<u32>,
+    /// The engine is still starting it: its addresses and what weakens it are not known.
+    pub newborn: bool,
+}
+
+/// What has to be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Somebody whose addresses must be known.
+    Meet(Life),
+    /// Attach, and open a slot in the row that was set aside; then say [`Roll::enrolled`] or
+    /// [`Roll::failed`].
+    Enrol(Life),
+    /// Attach and leave it at that: there is no row free. Everything is denied.
+    Shut(Life),
+    /// Its name or its addresses have changed.
+    Renew(Life),
+    /// It has ended.
+    End {
+        /// Which one.
+        life: Life,
+        /// When, nanoseconds of wall time; nothing if nobody saw it.
+        at: Option<i64>,
+    },
+    /// End the flows that are left, and take the slot away.
+    Close(Life),
+    /// Everything of it is told: free its row.
+    Free(Life),
+    /// The kernel has let go of its cgroup: remove its links.
+    Unpin(Life),
+}
+
+/// What was seen of the kernel.
+#[derive(Clone, Debug, Default)]
+pub struct Seen {
+    /// Lives whose cgroup the kernel has let go of: no process and no socket of it is left. Asked of those
+    /// that have ended and of newborns.
+    pub gone: HashSet<Life>,
+    /// Slots with a socket that has a flow, or a connection that was cut.
+    pub busy: HashSet<u32>,
+    /// Slots of which flows have ended that are neither recorded nor declared.
+    pub owed: HashSet<u32>,
+}
+
+/// Everybody who is there.
+#[derive(Debug)]
+pub struct Roll {
+    members: BTreeMap<Life, Member>,
+    free: BTreeSet<u32>,
+    next: u64,
+    /// How long the sockets of an ended container may live on before they are cut, nanoseconds.
+    linger: u64,
+}
+
+impl Roll {
+    /// Nobody, with room for so many agents at once. `linger`: how long the sockets of an ended container
+    /// may live on before they are cut.
+    #[must_use]
+    pub fn new(rows: u32, linger: Duration) -> Self {
+        Self {
+            members: BTreeMap::new(),
+            free: (1..=rows).collect(),
+            next: 0,
+            linger: u64::try_from(linger.as_nanos()).unwrap_or(u64::MAX),
+        }
+    }
+
+    /// One of them.
+    #[must_use]
+    pub fn get(&self, life: Life) -> Option<&Member> {
+        self.members.get(&life)
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = (Life, &Member)> {
+        self.members.iter().map(|(life, m)| (*life, m))
+    }
+
+    /// What the engine says means this.
+    pub fn hear(&mut self, news: News, now: u64) -> Vec<Step> {
+        let mut steps = Vec::new();
+        match news {
+            News::All(all) => {
+                let there: HashSet<&str> = all.iter().map(|c| c.id.as_str()).collect();
+                // Who is being started is in no list yet.
+                let is_gone = |m: &Member| !m.newborn && !there.contains(m.container.id.as_str());
+                let alive = self.members.iter().filter(|(_, m)| m.is_alive());
+                let gone = alive.filter(|(_, m)| is_gone(m)).map(|(life, _)| *life);
+                for life in gone.collect::<Vec<_>>() {
+                    self.end(life, None, now, &mut steps);
+                }
+                for container in all {
+                    self.is(container, now, &mut steps);
+                }
+            }
+            News::Is(container) => self.is(*container, now, &mut steps),
+            News::Born(newborn) if newborn.is_agent => self.born(*newborn, now, &mut steps),
+            News::Ended { id, at } => {
+                if let Some(life) = self.alive(&id) {
+                    self.end(life, Some(at), now, &mut steps);
+                }
+            }
+            News::Born(_) | News::Unclear { .. } | News::Away(_) => {}
+        }
+        steps
+    }
+
+    fn alive(&self, id: &str) -> Option<Life> {
+        let is = |(_, m): &(&Life, &Member)| m.is_alive() && m.container.id == id;
+        self.members.iter().find(is).map(|(life, _)| *life)
+    }
+
+    fn is(&mut self, container: Container, now: u64, steps: &mut Vec<Step>) {
+        if let Some(life) = self.alive(&container.id)
+            && let Some(member) = self.members.get_mut(&life)
+        {
+            let same = member.container.started == container.started;
+            if same || member.newborn && member.container.cgroup == container.cgroup {
+                if member.newborn || member.container != container {
+                    member.newborn = false;
+                    member.container = container;
+                    steps.push(Step::Renew(life));
+                }
+                return;
+            }
+            // Its end was missed; it cannot have been later than this.
+            self.end(life, Some(container.started), now, steps);
+        }
+        self.begin(container, false, steps);
+    }
+
+    /// Somebody is being started: under the firewall before its first process runs.
+    fn born(&mut self, born: Newborn, now: u64, steps: &mut Vec<Step>) {
+        if let Some(life) = self.alive(&born.id) {
+            let known = self.members.get(&life);
+            if known.is_some_and(|m| m.newborn && m.container.cgroup == born.cgroup) {
+                return;
+            }
+            self.end(life, None, now, steps);
+        }
+        let container = Container {
+            id: born.id,
+            name: born.name,
+            is_agent: true,
+            agent: born.agent,
+            project: born.project,
+            pid: 0,
+            cgroup: born.cgroup,
+            netns: None,
+            addresses: Vec::new(),
+            weaknesses: Vec::new(),
+            started: 0,
+        };
+        self.begin(container, true, steps);
+    }
+
+    fn begin(&mut self, container: Container, newborn: bool, steps: &mut Vec<Step>) {
+        let life = Life(self.next);
+        self.next += 1;
+        let is_agent = container.is_agent;
+        let mut member = Member {
+            container,
+            stage: if is_agent {
+                Stage::Wanted
+            } else {
+                Stage::Bystander
+            },
+            index: None,
+            slot: None,
+            newborn,
+        };
+        steps.push(match (is_agent, self.free.first()) {
+            (false, _) => Step::Meet(life),
+            (true, None) => Step::Shut(life),
+            (true, Some(_)) => {
+                member.index = self.free.pop_first();
+                Step::Enrol(life)
+            }
+        });
+        self.members.insert(life, member);
+    }
+
+    fn end(&mut self, life: Life, at: Option<i64>, now: u64, steps: &mut Vec<Step>) {
+        let Some(member) = self.members.get_mut(&life) else {
+            return;
+        };
+        steps.push(Step::End { life, at });
+        match member.stage {
+            Stage::Bystander | Stage::Wanted => {
+                member.stage = Stage::Barred;
+                self.free.extend(member.index.take());
+            }
+            Stage::Enrolled => member.stage = Stage::Ended { since: now },
+            Stage::Ended { .. } | Stage::Closed | Stage::Barred => {}
+        }
+    }
+
+    /// The step [`Step::Enrol`] was carried out.
+    pub fn enrolled(&mut self, life: Life, slot: u32) {
+        if let Some(member) = self.members.get_mut(&life) {
+            member.slot = Some(slot);
+            member.stage = Stage::Enrolled;
+        }
+    }
+
+    /// The step [`Step::Enrol`] could not be carried out. It comes again.
+    pub fn failed(&mut self, life: Life) {
+        if let Some(member) = self.members.get_mut(&life) {
+            self.free.extend(member.index.take());
+        }
+    }
+
+    /// Time has passed, and this is what the kernel shows.
+    pub fn look(&mut self, seen: &Seen, now: u64) -> Vec<Step> {
+        let mut steps = Vec::new();
+        let lives: Vec<Life> = self.members.keys().copied().collect();
+        for life in lives {
+            let Some(member) = self.members.get_mut(&life) else {
+                continue;
+            };
+            let gone = seen.gone.contains(&life);
+            let has = |set: &HashSet<u32>| member.slot.is_some_and(|slot| set.contains(&slot));
+            match member.stage {
+                // Its start has failed, and nobody said so.
+                Stage::Wanted | Stage::Enrolled if member.newborn && gone => {
+                    self.end(life, None, now, &mut steps);
+                }
+                Stage::Wanted => {
+                    if let Some(index) = self.free.pop_first() {
+                        member.index = Some(index);
+                        steps.push(Step::Enrol(life));
+                    }
+                }
+                Stage::Ended { since } => {
+                    let long = now.saturating_sub(since) >= self.linger;
+                    if gone || long || !has(&seen.busy) {
+                        member.stage = Stage::Closed;
+                        steps.push(Step::Close(life));
+                    }
+                }
+                Stage::Closed if !has(&seen.owed) => {
+                    member.stage = Stage::Barred;
+                    steps.push(Step::Free(life));
+                }
+                Stage::Barred if gone => {
+                    self.members.remove(&life);
+                    steps.push(Step::Unpin(life));
+                }
+                Stage::Bystander | Stage::Enrolled | Stage::Closed | Stage::Barred => {}
+            }
+        }
+        steps
+    }
+
+    /// The step [`Step::Free`] was carried out: its row may be another's.
+    pub fn freed(&mut self, life: Life) {
+        if let Some(member) = self.members.get_mut(&life) {
+            member.slot = None;
+            self.free.extend(member.index.take());
+        }
+    }
+}
+
+impl Member {
+    /// Whether the engine says that it runs.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        match self.stage {
+            Stage::Bystander | Stage::Wanted | Stage::Enrolled => true,
+            Stage::Ended { .. } | Stage::Closed | Stage::Barred => false,
+        }
+    }
+
+    /// Whom its flows belong to.
+    #[must_use]
+    pub fn owner(&self) -> crate::record::Owner {
+        let c = &self.container;
+        crate::record::Owner {
+            agent: c.agent.clone(),
+            project: c.project.clone(),
+            container_id: Some(c.id.clone()),
+            container_name: Some(c.name.clone()).filter(|name| !name.is_empty()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

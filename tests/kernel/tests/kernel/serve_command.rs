@@ -1,0 +1,131 @@
+//! The command itself, beside an engine that never answers.
+
+use kernel_tests::{eventually, run::Bench, talk::Talk};
+use nix::sys::signal::Signal;
+use std::{
+    os::unix::net::UnixDatagram,
+    process::{Command, Stdio},
+};
+
+fn serve(bench: &Bench) -> Command {
+    let mut c = bench.manager();
+    c.arg("serve");
+    for (option, file) in [
+        ("--engine", "engine.sock"),
+        ("--out", "records.jsonl"),
+        ("--leases", "leases/leases.json"),
+    ] {
+        c.arg(option).arg(bench.path(file));
+    }
+    c.args(["--max-agents", "4"]).stdin(Stdio::null());
+    c
+}
+
+#[test]
+fn it_says_when_it_is_ready_is_there_once_and_leaves_everything_in_force() {
+    let bench = Bench::new();
+    let manager = bench.path("notify.sock");
+    let notify = UnixDatagram::bind(&manager).unwrap();
+    let mut command = serve(&bench);
+    command.env("NOTIFY_SOCKET", &manager);
+    let running = Talk::start(&mut command);
+    let mut word = [0; 64];
+    let n = notify.recv(&mut word).unwrap();
+    assert_eq!(&word[..n], b"READY=1");
+    eventually("the leases", || {
+        bench.path("leases/leases.json").exists().then_some(())
+    });
+    assert!(
+        bench.control().join("serve.sock").exists(),
+        "it can be watched"
+    );
+    let again = serve(&bench).output().unwrap();
+    let said = String::from_utf8_lossy(&again.stderr);
+    assert_eq!(again.status.code(), Some(1), "{said}");
+    assert!(said.contains("running already"), "{said}");
+    running.signal(Signal::SIGHUP);
+    running.signal(Signal::SIGTERM);
+    let out = running.end(&bench);
+    assert_eq!(out.code, 0, "{}", out.stderr);
+    assert!(out.stderr.contains("the engine is away"), "{}", out.stderr);
+    assert!(bench.pins_of("serve").dir().exists(), "pins stay");
+    let next = serve(&bench).output().unwrap();
+    let said = String::from_utf8_lossy(&next.stderr);
+    assert_eq!(next.status.code(), Some(1), "{said}");
+    assert!(said.contains("detach --instance serve"), "{said}");
+    let gone = bench.operate(&["detach", "--instance", "serve"]);
+    assert!(
+        gone.status.success(),
+        "{}",
+        String::from_utf8_lossy(&gone.stderr)
+    );
+    bench.nothing_left(&[]);
+}
+
+#[test]
+fn mistakes_in_the_policy_are_told_before_anything_is_touched() {
+    let bench = Bench::new();
+    let out = serve(&bench)
+        .arg("--policy")
+        .arg(bench.policy("rules: [{ dst: no name }]\n"))
+        .output()
+        .unwrap();
+    assert_eq!(out.status.code(), Some(2));
+    assert!(!bench.pins.exists());
+}
+
+#[test]
+fn tmp_idle_cost() {
+    use kernel_tests::fleet::Yard;
+    let mut yard = Yard::new(Some("rules: [{ dst: 192.0.2.1, proto: any }]\n"), 256);
+    let base =
+        ebpf_manager::cgroup::Cgroup::create(kernel_tests::cgroup_root().join("clawker-test-idle"))
+            .unwrap();
+    let began = std::time::Instant::now();
+    let mut worst = std::time::Duration::ZERO;
+    let mut all = Vec::new();
+    for n in 0..100 {
+        let c = ebpf_manager::cgroup::Cgroup::create(base.path().join(format!("c{n}"))).unwrap();
+        let container = ebpf_manager::docker::Container {
+            id: format!("c{n}"),
+            name: format!("n{n}"),
+            is_agent: true,
+            agent: Some(format!("a{n}")),
+            project: None,
+            pid: 1,
+            cgroup: c.path().to_owned(),
+            netns: None,
+            addresses: vec![format!("172.18.0.{n}").parse().unwrap()],
+            weaknesses: vec![],
+            started: kernel_tests::fleet::wall(),
+        };
+        let one = std::time::Instant::now();
+        yard.hear(ebpf_manager::docker::News::Is(Box::new(container)));
+        worst = worst.max(one.elapsed());
+        all.push(c);
+    }
+    println!("100 enrolled in {:?}, worst {worst:?}", began.elapsed());
+    let cpu = || {
+        let u = nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_SELF).unwrap();
+        let t = |v: nix::sys::time::TimeVal| v.tv_sec() as f64 + v.tv_usec() as f64 / 1e6;
+        t(u.user_time()) + t(u.system_time())
+    };
+    let before = cpu();
+    let t0 = std::time::Instant::now();
+    while t0.elapsed().as_secs() < 20 {
+        yard.fleet.turn(&mut yard.sink).unwrap();
+        nix::poll::poll(&mut [], 100u16).ok();
+    }
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let rss = status.lines().find(|l| l.starts_with("VmRSS")).unwrap();
+    println!(
+        "cpu {:.3} % {rss}",
+        (cpu() - before) / t0.elapsed().as_secs_f64() * 100.0
+    );
+    yard.hear(ebpf_manager::docker::News::All(vec![]));
+    for c in &all {
+        c.remove().unwrap();
+    }
+    let _ = base.remove();
+    yard.is_empty();
+}

@@ -1,0 +1,111 @@
+//! The engine's own resolver: on loopback of the container's own, behind NAT to a port of its choice.
+
+use kernel_tests::{
+    check::fields,
+    dns::{address, wire_name},
+    fleet::Yard,
+};
+use serde_json::json;
+use std::{
+    net::UdpSocket,
+    process::Command,
+    sync::{Arc, Mutex},
+    thread,
+};
+
+const POLICY: &str = "resolvers: [127.0.0.11]\n\
+    rules: [{ name: api, dst: api.example, proto: tcp, port: 80 }]\n";
+
+/// What the engine does in a container's namespace: a server at some port, and NAT from 53 to it.
+fn engine() -> (u16, Arc<Mutex<Vec<Vec<u8>>>>) {
+    let socket = UdpSocket::bind("127.0.0.11:0").unwrap();
+    let port = socket.local_addr().unwrap().port();
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let log = Arc::clone(&asked);
+    thread::spawn(move || {
+        let mut buf = [0; 512];
+        while let Ok((n, from)) = socket.recv_from(&mut buf) {
+            log.lock().unwrap().push(buf[..n].to_vec());
+            let mut answer = buf[..n].to_vec();
+            answer[2..4].copy_from_slice(&[0x81, 0x80]);
+            answer[7] = 1;
+            answer.extend(address("203.0.113.9", 300));
+            let _ = socket.send_to(&answer, from);
+        }
+    });
+    for rule in [
+        format!(
+            "-A OUTPUT -d 127.0.0.11/32 -p udp --dport 53 -j DNAT --to-destination 127.0.0.11:{port}"
+        ),
+        format!("-A POSTROUTING -s 127.0.0.11/32 -p udp --sport {port} -j SNAT --to-source :53"),
+    ] {
+        let args = ["-t", "nat"].into_iter().chain(rule.split(' '));
+        let out = Command::new("iptables").args(args).output().unwrap();
+        assert!(
+            out.status.success(),
+            "{}",
+            String::from_utf8_lossy(&out.stderr)
+        );
+    }
+    (port, asked)
+}
+
+#[test]
+fn lookups_through_the_engine_are_filtered_and_teach() {
+    let mut yard = Yard::new(Some(POLICY), 2);
+    let (port, asked) = engine();
+    let program = format!(
+        "E = '127.0.0.11'\n\
+         say(tcp('203.0.113.9', 80))\n\
+         say(udp(query('no.example'), E, 53, 1), udp(query('no.example'), E, {port}, 1))\n\
+         ask('api.example', 1, E); say(tcp('203.0.113.9', 80))\n\
+         f = dgram(); f.bind((E, 999)); s = dgram(); s.bind(('127.0.0.1', 0)); s.connect((E, 999))\n\
+         s.send(query('api.example'))\n\
+         say(tried(lambda: f.sendto(answer(query('api.example'), '198.51.100.7'), s.getsockname())))\n\
+         say(tcp('198.51.100.7', 80)); hear()"
+    );
+    let mut pod = yard.pod("c1", ("web", "shop"), &program);
+    yard.start(&pod);
+    assert_eq!(pod.agent.go(), "EPERM", "not known yet");
+    let heard = pod.agent.hear();
+    for _ in 0..3 {
+        yard.turn();
+    }
+    println!(
+        "DEBUG {heard} {:#?} {:#?}",
+        yard.bench.records(),
+        yard.bench.events()
+    );
+    println!("DEBUG {:?}", yard.pins().config(pod.cgroup.id().unwrap()));
+    assert_eq!(heard, "EPERM EPERM", "by the front door and the back door");
+    assert_eq!(pod.agent.hear(), "ECONNREFUSED", "learned through the NAT");
+    assert_eq!(
+        pod.agent.hear(),
+        "EPERM",
+        "nobody inside speaks for the resolver"
+    );
+    assert_eq!(pod.agent.hear(), "EPERM");
+    let names: Vec<_> = asked.lock().unwrap().clone();
+    assert_eq!(names.len(), 1);
+    let name = wire_name("api.example");
+    assert!(names[0][12..].starts_with(&name));
+    pod.agent.say("");
+    yard.stop(pod);
+    yard.is_empty();
+    let records = yard.bench.records();
+    let refused = records.iter().filter(|r| r["reason"] == "name");
+    assert!(refused.clone().count() >= 2, "{records:#?}");
+    for r in refused {
+        fields(
+            r,
+            &json!({"qname": "no.example", "dst_ip": "127.0.0.11", "dst_port": 53}),
+        );
+    }
+    let dns = records
+        .iter()
+        .find(|r| r["reason"] == "resolver" && r["verdict"] == "ALLOWED");
+    fields(
+        dns.unwrap(),
+        &json!({"dst_port": 53, "l4_proto": "udp", "agent": "web"}),
+    );
+}
