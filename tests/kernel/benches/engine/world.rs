@@ -81,13 +81,7 @@ impl World {
             cgroup_id: with.id().expect("id"),
             ..Identity::default()
         };
-        let config = enrol::config(
-            (slot, 1),
-            1,
-            &compiled,
-            &[],
-            ebpf_manager::resolvers::Place::Host,
-        );
+        let config = enrol::config((slot, 1), 1, &compiled, &[], Place::Host);
         engine.enrol(&id.info(slot, 0), &config).expect("enrolled");
         let mut world = Self {
             engine,
