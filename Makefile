@@ -58,6 +58,7 @@ test: toolchain ## every tier of tests (the kernel and docker tiers need root)
 	$(MAKE) --no-print-directory test-unit
 	$(MAKE) --no-print-directory test-fuzz
 	$(MAKE) --no-print-directory test-kernel
+	$(MAKE) --no-print-directory test-packaging
 	$(MAKE) --no-print-directory test-docker
 
 .PHONY: test-unit
@@ -67,12 +68,12 @@ test-unit: ## pure code, golden files, examples in the documentation; needs noth
 	cargo test --locked --quiet --doc $(unit)
 
 .PHONY: test-kernel
-test-kernel: ## real programs on real cgroups; needs root, BTF, cgroup v2 and bpffs
+test-kernel: ## real programs on real cgroups, the bridge on real disks; needs root, BTF, cgroup v2 and bpffs
 	@scripts/kernel-ready.sh
 	@scripts/toolchain.sh --test --quiet
 	@scripts/collector.sh --quiet
-	cargo build --locked -p ebpf-manager --bins --examples
-	$(as_root) cargo nextest run --locked -p kernel-tests
+	cargo build --locked -p ebpf-manager --bins --examples -p otlp-bridge
+	$(as_root) cargo nextest run --locked -p kernel-tests -p otlp-bridge
 
 .PHONY: test-docker
 test-docker: ## real containers beside an engine of the tests' own; needs what test-kernel needs
@@ -81,6 +82,12 @@ test-docker: ## real containers beside an engine of the tests' own; needs what t
 	@scripts/engine.sh --quiet
 	cargo build --locked -p ebpf-manager --bins
 	$(as_root) cargo nextest run --locked -p docker-tests
+
+.PHONY: test-packaging
+test-packaging: ## every command line in units, images and papers is one that the programs know; needs nothing
+	@scripts/toolchain.sh --test --quiet
+	cargo build --locked -p ebpf-manager -p otlp-bridge --bins
+	scripts/packaging.sh $(target)/debug/ebpf-manager $(target)/debug/otlp-bridge
 
 .PHONY: test-fuzz
 test-fuzz: ## hostile bytes to every parser, FUZZ_SECONDS=30 for each; needs nothing

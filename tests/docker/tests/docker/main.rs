@@ -4,4 +4,5 @@ mod births;
 mod harness;
 mod news;
 mod outage;
+mod served;
 mod storm;
