@@ -5,6 +5,7 @@
 //! comes twice only once, and its word is what makes a record a kept one. When it is slow or away, nothing
 //! is handed over once the queue is full: the rings fill up, and the kernel folds.
 
+mod settlement;
 mod side;
 mod worker;
 
@@ -13,9 +14,11 @@ use crate::{
     session::Debt,
     telemetry,
 };
+use settlement::Flows;
+pub use settlement::Settlement;
 use side::Side;
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::VecDeque,
     fmt,
     io::Write as _,
     sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc as std_mpsc},
@@ -100,37 +103,6 @@ pub struct State {
     pub batches: [u64; 4],
     /// Records that will not arrive any more: no room, or not taken.
     pub given_up: u64,
-}
-
-/// Flows by slot and verdict.
-#[derive(Debug, Default)]
-struct Flows(BTreeMap<(u32, u8), u64>);
-
-impl Flows {
-    fn add(&mut self, debts: &[Debt]) {
-        for d in debts {
-            *self.0.entry((d.slot, d.verdict)).or_default() += d.flows;
-        }
-    }
-
-    fn take(&mut self) -> Vec<Debt> {
-        let all = std::mem::take(&mut self.0).into_iter();
-        let debt = |((slot, verdict), flows)| Debt {
-            slot,
-            verdict,
-            flows,
-        };
-        all.map(debt).collect()
-    }
-}
-
-/// What has become of flows that were handed over.
-#[derive(Debug, Default)]
-pub struct Settlement {
-    /// They are kept.
-    pub paid: Vec<Debt>,
-    /// They are not, and never will be.
-    pub refused: Vec<Debt>,
 }
 
 /// Records that did not arrive, or are not known to have.

@@ -8,6 +8,7 @@
 //! ```
 
 mod book;
+mod leave;
 mod renew;
 pub mod roll;
 mod rules;

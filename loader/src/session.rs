@@ -1,6 +1,7 @@
 //! The reader of an instance: drains what the kernel hands out, turns it into records of the slots they
 //! belong to, keeps the books, and says what is missing. `run` has one slot, `serve` has many.
 
+mod learned;
 mod names;
 
 pub use names::Names;
@@ -8,12 +9,13 @@ pub use names::Names;
 use crate::{
     accounting,
     control::{LIVE_MOST, Tap},
-    kernel::{KernelError, Learned, Pins, Rings, Sockets, Taken},
+    kernel::{KernelError, Pins, Rings, Sockets, Taken},
     record::{Context, Owner, Record},
     render::summary::Summary,
     sink::{Kept, Sink},
 };
 use abi::{FoldKey, FoldRow, SlotMetrics, VERDICT_DENIED, VERDICTS};
+use learned::{expired, is_crowded};
 use std::{
     cmp::Reverse,
     collections::{HashMap, HashSet, VecDeque},
@@ -365,29 +367,6 @@ impl Session {
         }
         Ok(())
     }
-}
-
-/// Whether a slot has used a quarter of what it may learn.
-fn is_crowded(b: &SlotMetrics) -> bool {
-    let crowded = |used: u64, max: u32| used * 4 > u64::from(max);
-    crowded(b.names_used, b.max_names) || crowded(b.addrs_used, b.max_addrs)
-}
-
-/// What of a slot expired before `limit` and is not held.
-fn expired(all: &Learned, slot: u32, limit: u64, held: &HashSet<(u32, u64)>) -> Learned {
-    let addrs = all
-        .addrs
-        .iter()
-        .filter(|(k, v)| k.slot == slot && v.names.iter().all(|r| r.hash == 0 || r.expires < limit))
-        .copied()
-        .collect();
-    let names = all
-        .names
-        .iter()
-        .filter(|(k, n)| k.slot == slot && n.expires < limit && !held.contains(&(slot, k.hash)))
-        .copied()
-        .collect();
-    Learned { names, addrs }
 }
 
 /// Hands a record out; whether it is kept.

@@ -1,4 +1,4 @@
-//! What is done to the kernel for one agent: attached, enrolled, closed, freed, unpinned.
+//! What is done to the kernel for one agent: attached, enrolled, moved.
 
 use super::{
     Fleet, FleetError, Guard,
@@ -6,17 +6,16 @@ use super::{
     rules::Placed,
 };
 use crate::{
-    audit::{Event, GapCause, Kind},
+    audit::{Event, Kind},
     cgroup::{Cgroup, CgroupError},
     docker::{Container, Weakness},
     enrol::{self, Identity},
     kernel::query::{self, Target},
-    record::VERDICTS,
     resolvers::Place,
     session::boot_now,
     sink::Sink,
 };
-use abi::{SlotConfig, close, programs};
+use abi::{SlotConfig, programs};
 use std::{
     collections::{BTreeSet, HashSet},
     fs::{self, File},
@@ -301,7 +300,7 @@ impl Fleet {
     }
 
     /// Whether the kernel has let go of a life's cgroup, which it does when the last socket is gone.
-    fn is_gone(&self, life: Life) -> bool {
+    pub(super) fn is_gone(&self, life: Life) -> bool {
         let Some(guard) = self.guards.get(&life) else {
             return true;
         };
@@ -309,103 +308,6 @@ impl Fleet {
         match query::link(&path.join(programs::SOCK_RELEASE)) {
             Ok(link) => matches!(link.target, Target::Cgroup { id: 0, .. }),
             Err(_) => !path.exists(),
-        }
-    }
-
-    /// Whether another life has the same cgroup, as with a runtime that keeps it over a restart.
-    fn is_shared(&self, life: Life, cgroup_id: u64) -> bool {
-        let same = |(l, g): (&Life, &Guard)| *l != life && g.cgroup_id == cgroup_id;
-        self.guards.iter().any(same)
-    }
-
-    /// Ends what is left of these, and takes their slots away: what they still hold passes no more.
-    pub(super) fn close(&mut self, lives: &[Life]) -> Result<(), FleetError> {
-        let slots: Vec<(Life, u32)> = lives
-            .iter()
-            .filter_map(|l| Some((*l, self.roll.get(*l)?.slot?)))
-            .collect();
-        let left: Vec<_> = slots.iter().filter(|(l, _)| !self.is_gone(*l)).collect();
-        for (life, slot) in &left {
-            self.session.end_flows(*slot, close::CONTAINER_EXIT)?;
-            if let Some(guard) = self.guards.get(life)
-                && !self.is_shared(*life, guard.cgroup_id)
-            {
-                self.engine.bar(guard.cgroup_id)?;
-            }
-            // Its marks go with it: neither guard nor backstop lets anything of it pass.
-            if let Some(index) = self.roll.get(*life).and_then(|m| m.index) {
-                self.instance.pins.retire(index)?;
-            }
-        }
-        self.session.settle()?;
-        // Flows that began in between.
-        for (_, slot) in &left {
-            self.session.end_flows(*slot, close::CONTAINER_EXIT)?;
-        }
-        Ok(())
-    }
-
-    /// Frees the row of an agent of whom everything is told, and says what is in no record.
-    pub(super) fn free(&mut self, life: Life, sink: &mut Sink) -> Result<(), FleetError> {
-        let Some(m) = self.roll.get(life) else {
-            return Ok(());
-        };
-        let (owner, Some((slot, index))) = (m.owner(), m.slot.zip(m.index)) else {
-            return Ok(());
-        };
-        for (verdict, lost) in VERDICTS.iter().zip(self.session.unkept(slot)) {
-            self.gap(&owner, slot, Some(*verdict), lost, GapCause::Refused, sink);
-        }
-        let astray = self.session.lost(slot);
-        self.gap(&owner, slot, None, astray, GapCause::Unseen, sink);
-        sink.tell(&Event::now(&owner, Kind::Left { slot }));
-        self.operators.left(index, sink);
-        self.session.dismiss(slot, &self.instance.pins)?;
-        self.instance.pins.retire(index)?;
-        self.engine.free(index)?;
-        let guard = self.guards.get_mut(&life);
-        if let Some(policy) = guard.and_then(|g| g.policy.take()) {
-            self.rules.release(policy);
-        }
-        self.roll.freed(life);
-        Ok(())
-    }
-
-    fn gap(
-        &self,
-        owner: &crate::record::Owner,
-        slot: u32,
-        verdict: Option<&'static str>,
-        lost: u64,
-        cause: GapCause,
-        sink: &mut Sink,
-    ) {
-        if lost > 0 {
-            let gap = Kind::Gap {
-                slot,
-                verdict,
-                lost,
-                cause,
-            };
-            sink.tell(&Event::now(owner, gap));
-        }
-    }
-
-    /// Removes the links of a cgroup that the kernel has let go of.
-    pub(super) fn unpin(&mut self, life: Life) -> Result<(), FleetError> {
-        self.told.remove(&life);
-        let Some(guard) = self.guards.remove(&life) else {
-            return Ok(());
-        };
-        if self.guards.values().any(|g| g.cgroup_id == guard.cgroup_id) {
-            return Ok(());
-        }
-        let links = self.instance.pins.links_of(guard.cgroup_id);
-        match fs::remove_dir_all(&links) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => {
-                Err(crate::instance::InstanceError::io("remove", links, e).into())
-            }
-            _ => Ok(()),
         }
     }
 }
