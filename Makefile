@@ -72,6 +72,7 @@ test-kernel: ## real programs on real cgroups, the bridge on real disks; needs r
 	@scripts/kernel-ready.sh
 	@scripts/toolchain.sh --test --quiet
 	@scripts/collector.sh --quiet
+	@scripts/engine.sh --quiet
 	cargo build --locked -p ebpf-manager --bins --examples -p otlp-bridge
 	$(as_root) cargo nextest run --locked -p kernel-tests -p otlp-bridge
 
