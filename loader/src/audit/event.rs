@@ -58,7 +58,7 @@ pub enum Kind {
         #[serde(skip_serializing_if = "Option::is_none")]
         verdict: Option<&'static str>,
         /// How many.
-        lost: u64,
+        flows: u64,
         /// Why.
         cause: GapCause,
     },
@@ -159,12 +159,12 @@ impl Event {
             Kind::Gap {
                 slot,
                 verdict,
-                lost,
+                flows,
                 cause,
             } => record
                 .with(f::SLOT, *slot)
                 .maybe(f::VERDICT, *verdict)
-                .with(f::FLOWS, *lost)
+                .with(f::FLOWS, *flows)
                 .with(f::CAUSE, cause.word()),
             Kind::Shut { message } | Kind::Unguarded { message } => {
                 record.with(f::MESSAGE, message.as_str())
@@ -196,12 +196,12 @@ impl fmt::Display for Event {
             Kind::Gap {
                 slot,
                 verdict,
-                lost,
+                flows,
                 cause,
             } => write!(
                 f,
                 "gap {who}, slot {slot}: {} {}flows are in no record ({})",
-                units::count(*lost),
+                units::count(*flows),
                 verdict.map_or(String::new(), |v| format!("{v} ")),
                 cause.word()
             ),
@@ -232,13 +232,13 @@ mod tests {
             Kind::Gap {
                 slot: 7,
                 verdict: Some("DENIED"),
-                lost: 1200,
+                flows: 1200,
                 cause: GapCause::Killed,
             },
             Kind::Gap {
                 slot: 7,
                 verdict: None,
-                lost: 1,
+                flows: 1,
                 cause: GapCause::Unseen,
             },
             Kind::Shut {

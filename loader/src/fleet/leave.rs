@@ -74,15 +74,15 @@ impl Fleet {
         owner: &Owner,
         slot: u32,
         verdict: Option<&'static str>,
-        lost: u64,
+        flows: u64,
         cause: GapCause,
         sink: &mut Sink,
     ) {
-        if lost > 0 {
+        if flows > 0 {
             let gap = Kind::Gap {
                 slot,
                 verdict,
-                lost,
+                flows,
                 cause,
             };
             sink.tell(&Event::now(owner, gap));
