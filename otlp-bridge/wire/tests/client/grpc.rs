@@ -108,7 +108,7 @@ async fn answers_are_told_apart() {
 #[tokio::test]
 async fn a_slow_receiver_is_not_waited_for_longer_than_said() {
     let receiver = Receiver::new([Answer::Hang]);
-    let limit = Duration::from_millis(200);
+    let limit = Duration::from_secs(2);
     let options = Options {
         timeout: limit,
         ..options()
@@ -118,7 +118,7 @@ async fn a_slow_receiver_is_not_waited_for_longer_than_said() {
     let outcome = client.send(&payload(1)).await;
     assert_eq!(failure(&outcome), &Failure::Timeout(limit));
     assert!(failure(&outcome).may_be_stored());
-    assert!(began.elapsed() < Duration::from_secs(5));
+    assert!(began.elapsed() < Duration::from_secs(20));
     assert_eq!(receiver.count(), 1);
     assert_eq!(client.send(&payload(1)).await, Outcome::Delivered);
 }
@@ -136,7 +136,7 @@ async fn a_connection_that_has_gone_silent_is_not_used_again() {
         while let Ok(1..) = forgotten.read(&mut [0; 4096]).await {}
     });
     let options = Options {
-        timeout: Duration::from_millis(200),
+        timeout: Duration::from_secs(2),
         ..options()
     };
     let client = client(&url, &options);
