@@ -9,7 +9,7 @@ use crate::{
     status, telemetry,
 };
 use serde_json::{Map, Value};
-use std::{io, sync::Arc};
+use std::{fs, io, sync::Arc};
 use tokio::{
     runtime::Runtime,
     signal::unix::{SignalKind, signal},
@@ -133,6 +133,13 @@ impl Parts {
 
     /// Opens the entrances. They hand what they take to the spool, as its `Keeper`.
     async fn open(&self, args: &EntranceArgs) -> Result<Intake, IntakeError> {
+        if let Some(dir) = args.socket.parent() {
+            fs::create_dir_all(dir).map_err(|source| IntakeError::Io {
+                what: "create directory",
+                path: dir.to_owned(),
+                source,
+            })?;
+        }
         let settings = Settings {
             socket: args.socket.clone(),
             group: args.socket_group,

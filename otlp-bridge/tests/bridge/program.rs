@@ -62,7 +62,9 @@ fn it_delivers_what_is_in_the_spool_says_so_and_ends_on_sigterm() {
     };
     let waiting = || {
         let json: serde_json::Value = serde_json::from_str(&status(&["status", "--json"])).unwrap();
-        json["streams"][0]["pending"].as_u64().unwrap()
+        let mut streams = json["streams"].as_array().unwrap().iter();
+        let flows = streams.find(|s| s["stream"] == "clawker-egress").unwrap();
+        flows["pending"].as_u64().unwrap()
     };
     assert_eq!(waiting(), 500);
     assert_eq!(out(dir, &["check-health"]).status.code(), Some(1));

@@ -100,7 +100,7 @@ async fn house(collector: &Collector) -> House {
     let mut settings = settings(dir.path());
     let complete = now() + Duration::from_secs(86_400);
     publish(&settings.leases, &leases(&[("web", "10.0.0.1")], complete));
-    settings.metrics = Some(endpoint(&collector.serve().await));
+    settings.metrics = endpoint(&collector.serve().await).for_metrics();
     House::of(dir, settings).await
 }
 
