@@ -91,9 +91,9 @@ test-packaging: ## every command line in units, images and papers is one that th
 	scripts/packaging.sh $(target)/debug/ebpf-manager $(target)/debug/otlp-bridge
 
 .PHONY: test-fuzz
-test-fuzz: ## hostile bytes to every parser, FUZZ_SECONDS=30 for each; needs nothing
+test-fuzz: ## hostile bytes to every parser, FUZZ_SECONDS=10 for each; needs nothing
 	@scripts/toolchain.sh --test --quiet
-	scripts/fuzz.sh $(or $(FUZZ_SECONDS),30)
+	scripts/fuzz.sh $(or $(FUZZ_SECONDS),10)
 
 .PHONY: fuzz
 fuzz: ## look for crashes that test-fuzz has not met, FUZZ_SECONDS=600 for each parser; needs nothing

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 #
-# Feeds hostile bytes to everything that reads them: every target in tests/fuzz, each for SECONDS (30
+# Feeds hostile bytes to everything that reads them: every target in tests/fuzz, each for SECONDS (10
 # unless told). A crash ends the run with the bytes that caused it in tests/fuzz/artifacts.
 #
 #   scripts/fuzz.sh [SECONDS]          the same inputs each time, made from the seeds in the repository
@@ -18,7 +18,7 @@ if [[ ${1:-} == --explore ]]; then
     FOUND="${XDG_CACHE_HOME:-$HOME/.cache}/clawker/fuzz"
     random=()
 fi
-readonly FOUND SECONDS_EACH=${1:-30}
+readonly FOUND SECONDS_EACH=${1:-10}
 
 # The instrumentation is a compiler flag that stable compilers hide.
 export RUSTC_BOOTSTRAP=1

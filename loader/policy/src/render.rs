@@ -19,10 +19,19 @@ pub fn render(diagnostics: &[Diagnostic], file_name: &str, source: &str, color: 
     let renderer = renderer.term_width(DEFAULT_TERM_WIDTH);
     let mut out = String::new();
     for diagnostic in diagnostics {
-        out.push_str(&renderer.render(&[group(diagnostic, file_name, source)]));
+        let text = renderer.render(&[group(diagnostic, file_name, source)]);
+        out.extend(text.chars().map(visible));
         out.push('\n');
     }
     out
+}
+
+/// The renderer replaces control characters of ASCII; those behind it begin sequences on terminals, too.
+fn visible(c: char) -> char {
+    match c {
+        '\u{7f}'..='\u{9f}' => char::REPLACEMENT_CHARACTER,
+        c => c,
+    }
 }
 
 fn group<'a>(diagnostic: &'a Diagnostic, file_name: &'a str, source: &'a str) -> Group<'a> {

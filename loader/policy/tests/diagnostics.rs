@@ -68,6 +68,19 @@ fn colour_changes_nothing_but_colour() {
     assert_eq!(stripped, plain);
 }
 
+/// U+009B begins a sequence on a terminal as ESC [ does.
+#[test]
+fn no_control_character_of_a_file_is_shown() {
+    for c in ('\u{0}'..='\u{9f}').filter(|c| c.is_control() && !matches!(c, '\n' | '\r' | '\t')) {
+        let source = format!("rules:\n  - {{ dst: a{c}b }}\n");
+        let diagnostics = Policy::parse(&source).diagnostics;
+        let text = render(&diagnostics, "p.yaml", &source, false);
+        assert!(!diagnostics.is_empty());
+        let shown = text.chars().all(|c| !c.is_control() || c == '\n');
+        assert!(shown, "{text:?}");
+    }
+}
+
 /// Carriage returns at the end of a line are not shown, and a mistake may be found among them.
 #[test]
 fn a_mistake_among_carriage_returns_can_be_shown() {
