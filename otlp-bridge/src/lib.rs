@@ -4,6 +4,7 @@ pub mod cli;
 pub mod deliver;
 pub mod incoming;
 pub mod intake;
+pub mod own;
 pub mod serve;
 pub mod spool;
 pub mod stamp;

@@ -2,18 +2,16 @@
 //! metrics.
 
 use crate::{
-    incoming::{Incoming, Keeper as _, Weight},
+    incoming::{Keeper as _, Weight},
     intake::Intake,
+    own::{own, source},
     spool::{Spool, State},
 };
 use jiff::Timestamp;
-use opentelemetry_proto::tonic::logs::v1::LogRecord;
-use prost::Message as _;
 use std::{sync::Arc, time::Duration};
 use tokio::{task::spawn_blocking, time};
 use wire::{
-    Client, Endpoint, Outlet, Snapshot, Source,
-    fields::RECORD_ID,
+    Client, Endpoint, Outlet, Snapshot,
     log_layer::Unsent,
     metrics::{
         DELIVERED, KEPT, LEASES_AGE, LOG_SUPPRESSED, REQUESTS, SET_ASIDE, SHED, SPOOL_AGE,
@@ -25,17 +23,6 @@ use wire::{
 /// How often numbers are sent.
 const PERIOD: Duration = Duration::from_secs(10);
 
-/// Who writes the bridge's own records.
-#[must_use]
-pub fn source(of: &str) -> Source {
-    Source::new(
-        of,
-        env!("CARGO_PKG_NAME"),
-        env!("CARGO_PKG_VERSION"),
-        "bridge",
-    )
-}
-
 /// Keeps own warnings for ever. What cannot be kept is counted.
 pub async fn log(mut outlet: Outlet, spool: Arc<Spool>) {
     loop {
@@ -45,26 +32,13 @@ pub async fn log(mut outlet: Outlet, spool: Arc<Spool>) {
         }
         let n = said.len() as u64;
         let spool = Arc::clone(&spool);
+        let own = |r| own(stream::CONTROL_PLANE, Weight::Other, r);
         let records = said.into_iter().map(own).collect::<Vec<_>>();
         // A warning about the spool must not become one more record for it.
         let kept = spawn_blocking(move || muted(|| spool.keep(None, &records).is_ok())).await;
         if !kept.unwrap_or(false) {
             outlet.lost(n);
         }
-    }
-}
-
-fn own(mut record: LogRecord) -> Incoming {
-    let id = uuid::Uuid::now_v7().to_string();
-    record.attributes.push(RECORD_ID.with(id.as_str()));
-    Incoming {
-        stream: stream::CONTROL_PLANE.to_owned(),
-        id,
-        weight: Weight::Other,
-        flows: None,
-        bytes: source(stream::CONTROL_PLANE)
-            .records(vec![record])
-            .encode_to_vec(),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::{
     incoming::{Incoming, Weight},
-    telemetry::source,
+    own::own,
 };
 use jiff::Timestamp;
 use opentelemetry_proto::tonic::{common::v1::any_value, logs::v1::ResourceLogs};
@@ -157,7 +157,7 @@ pub(super) fn gap(group: &Group, loss: &Loss, now: Timestamp) -> Incoming {
         .with(f::LAST_ID, loss.last_id.as_str())
         .maybe(f::FIRST_TIME, time(loss.first_time))
         .maybe(f::LAST_TIME, time(loss.last_time));
-    incoming(record)
+    own(stream::OVERSEER, Weight::Kept, record.build())
 }
 
 /// The record that announces one which no receiver takes.
@@ -173,18 +173,5 @@ pub(super) fn set_aside(of: &str, id: &str, bytes: &[u8], text: &str, now: Times
         .with(f::STREAM, of)
         .with(f::FIRST_ID, id)
         .with(f::FAILURE, text);
-    incoming(record)
-}
-
-fn incoming(record: RecordBuilder) -> Incoming {
-    let source = source(stream::OVERSEER);
-    let id = uuid::Uuid::now_v7().to_string();
-    let record = record.with(f::RECORD_ID, id.as_str()).build();
-    Incoming {
-        stream: stream::OVERSEER.to_owned(),
-        id,
-        weight: Weight::Kept,
-        flows: None,
-        bytes: source.records(vec![record]).encode_to_vec(),
-    }
+    own(stream::OVERSEER, Weight::Kept, record.build())
 }
