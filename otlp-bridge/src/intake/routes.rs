@@ -5,7 +5,7 @@ use super::{
     door::Door,
     speech::{Signal, Speech, is_grpc, plain},
 };
-use crate::incoming::Keeper;
+use crate::{incoming::Keeper, status};
 use axum::{
     Router,
     body::Body,
@@ -38,7 +38,7 @@ fn common<K: Keeper>(door: Arc<Door<K>>) -> Router {
 pub(super) fn loader<K: Keeper>(door: Arc<Door<K>>, status: Status) -> Router {
     let asked = Router::new()
         .route(held::PATH, get(what_is_held))
-        .route("/v1/status", get(what_is_up))
+        .route(status::PATH, get(what_is_up))
         .with_state((Arc::clone(&door), status));
     common(door).merge(asked)
 }
