@@ -155,7 +155,7 @@ pub struct Export {
     /// Audit records for which there was no place yet.
     events: VecDeque<LogRecord>,
     /// Audit records that were lost because there were too many.
-    pub untold: u64,
+    untold: u64,
     /// Everything that should arrive.
     offered: Tally,
     settled: Arc<Mutex<Settled>>,
@@ -297,7 +297,7 @@ impl Export {
             queued: (most - left) as u64,
             room: most as u64,
             batches: settled.batches,
-            given_up: settled.rejected + settled.given_up + self.crowded,
+            given_up: settled.rejected + settled.given_up + self.crowded + self.untold,
         }
     }
 
@@ -307,6 +307,12 @@ impl Export {
         self.flush_events();
         if self.events.len() > EVENTS {
             self.events.pop_front();
+            if self.untold == 0 {
+                complain(
+                    &self.endpoint,
+                    "too many audit records wait, the oldest are lost",
+                );
+            }
             self.untold += 1;
         }
     }
