@@ -7,6 +7,7 @@ mod dump;
 mod follow;
 mod man;
 mod otlp;
+mod pace;
 mod policy;
 mod progress;
 mod run;

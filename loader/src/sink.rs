@@ -19,8 +19,7 @@ use std::{
     os::unix::fs::{FileExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
-use wire::LogRecord;
-use wire::log_layer::SECURITY;
+use wire::{LogRecord, log_layer::SECURITY};
 
 /// How records are written to stderr.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

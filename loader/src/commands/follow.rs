@@ -17,6 +17,9 @@ use std::{
 /// with, so that no write between two looks goes unseen.
 const QUIET: Duration = Duration::from_millis(100);
 
+/// How long to wait for somebody to finish writing before it is told.
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+
 /// A file as seen from outside: another value means that it was written, replaced or removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Look {

@@ -2,7 +2,11 @@
 //! somebody else makes are told too.
 
 use super::{
-    super::{CommandError, Who, color_on_stderr, follow::Follow, policy},
+    super::{
+        CommandError, Who, color_on_stderr,
+        follow::{Follow, PATIENCE},
+        policy,
+    },
     FIRST_POLICY,
 };
 use crate::{
@@ -22,12 +26,9 @@ use jiff::Timestamp;
 use std::{
     io,
     path::{Path, PathBuf},
-    time::{Duration, Instant},
+    time::Instant,
 };
 use wire::log_layer::SECURITY;
-
-/// How long to wait for somebody to finish writing before it is told.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Why a policy file is not followed, or a change of it left aside.
 #[derive(Debug, thiserror::Error)]

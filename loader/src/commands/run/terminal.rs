@@ -1,6 +1,6 @@
 //! Waiting: for the command, for signals, for a ring that fills up, for time to pass.
 
-use super::CommandError;
+use super::{super::pace::Pace, CommandError};
 use crate::{contain::Child, kernel::Rings};
 use nix::{
     libc,
@@ -16,8 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long to sleep between drains: short while flows come, longer while none do.
-const BUSY: Duration = Duration::from_millis(5);
+/// The longest sleep while nothing happens.
 const QUIET: Duration = Duration::from_millis(50);
 
 /// What a wait ended with.
@@ -35,7 +34,7 @@ pub(super) enum Event {
 pub(super) struct Watch {
     signals: SignalFd,
     child: Option<Child>,
-    sleep: Duration,
+    pace: Pace,
     second: Instant,
 }
 
@@ -64,7 +63,7 @@ impl Watch {
         Ok(Self {
             signals,
             child: None,
-            sleep: BUSY,
+            pace: Pace::new(QUIET),
             second: Instant::now(),
         })
     }
@@ -90,11 +89,7 @@ impl Watch {
         rings: &Rings,
         orders: Option<BorrowedFd<'_>>,
     ) -> Result<Event, CommandError> {
-        self.sleep = if busy {
-            BUSY
-        } else {
-            (self.sleep * 2).min(QUIET)
-        };
+        let timeout = self.pace.next(busy);
         let [a, b] = rings.wake_fds();
         let watched = |fd| PollFd::new(fd, PollFlags::POLLIN);
         let mut fds = vec![watched(self.signals.as_fd()), watched(a), watched(b)];
@@ -103,7 +98,6 @@ impl Watch {
         }
         let child_at = self.child.is_some().then_some(fds.len() - 1);
         fds.extend(orders.map(watched));
-        let timeout = PollTimeout::try_from(self.sleep).unwrap_or(PollTimeout::ZERO);
         match poll(&mut fds, timeout) {
             Ok(_) | Err(nix::Error::EINTR) => {}
             Err(e) => return Err(CommandError::Wait(e)),

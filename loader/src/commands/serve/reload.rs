@@ -1,6 +1,9 @@
 //! The policy file while `serve` runs: read again when it has changed, or when somebody says so.
 
-use super::super::{error_text, follow::Follow};
+use super::super::{
+    error_text,
+    follow::{Follow, PATIENCE},
+};
 use crate::{
     audit::{self, Outcome, PolicyChange},
     commands::color_on_stderr,
@@ -9,13 +12,7 @@ use crate::{
 };
 use anstream::adapter::strip_str;
 use jiff::Timestamp;
-use std::{
-    path::Path,
-    time::{Duration, Instant},
-};
-
-/// How long to wait for somebody to finish writing before it is told.
-const PATIENCE: Duration = Duration::from_secs(5);
+use std::{path::Path, time::Instant};
 
 /// A policy file that is followed.
 pub(super) struct Reload {

@@ -1,9 +1,9 @@
 //! Waiting: for news, for signals, for a ring that fills up, for time to pass.
 
-use super::CommandError;
+use super::{super::pace::Pace, CommandError};
 use crate::{docker::Watcher, kernel::Rings};
 use nix::{
-    poll::{PollFd, PollFlags, PollTimeout, poll},
+    poll::{PollFd, PollFlags, poll},
     sys::{
         signal::{SigSet, Signal},
         signalfd::{SfdFlags, SignalFd},
@@ -14,9 +14,7 @@ use std::{
     time::Duration,
 };
 
-/// How long to sleep between drains: short while flows come, longer while none do. A ring that is half
-/// full ends the sleep.
-const BUSY: Duration = Duration::from_millis(5);
+/// The longest sleep while nothing happens.
 const QUIET: Duration = Duration::from_millis(100);
 
 /// What a wait ended with.
@@ -33,7 +31,7 @@ pub(super) enum Event {
 /// What is waited for.
 pub(super) struct Wait {
     signals: SignalFd,
-    sleep: Duration,
+    pace: Pace,
 }
 
 impl Wait {
@@ -46,7 +44,7 @@ impl Wait {
         let signals = SignalFd::with_flags(&mask, flags).map_err(CommandError::Wait)?;
         Ok(Self {
             signals,
-            sleep: BUSY,
+            pace: Pace::new(QUIET),
         })
     }
 
@@ -58,16 +56,11 @@ impl Wait {
         watcher: &Watcher,
         orders: Option<BorrowedFd<'_>>,
     ) -> Result<Event, CommandError> {
-        self.sleep = if busy {
-            BUSY
-        } else {
-            (self.sleep * 2).min(QUIET)
-        };
+        let timeout = self.pace.next(busy);
         let [a, b] = rings.wake_fds();
         let all = [self.signals.as_fd(), watcher.as_fd(), a, b];
         let all = all.into_iter().chain(orders);
         let mut fds: Vec<_> = all.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
-        let timeout = PollTimeout::try_from(self.sleep).unwrap_or(PollTimeout::ZERO);
         match poll(&mut fds, timeout) {
             Ok(_) | Err(nix::Error::EINTR) => {}
             Err(e) => return Err(CommandError::Wait(e)),
