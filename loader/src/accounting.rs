@@ -4,7 +4,7 @@
 //! A record is counted right after it was written. A loader that is killed between the two leaves one
 //! record that is written and told as lost; none is silently lost.
 
-use crate::{record::verdict, render::units, session::Debt};
+use crate::{record::verdict, render::units};
 use abi::{SlotMetrics, VERDICTS};
 
 /// Flows that ended and that no record tells of, by verdict. A running loader will tell of them; those
@@ -19,31 +19,6 @@ pub fn unrecorded(b: &SlotMetrics) -> [u64; VERDICTS] {
 pub fn astray(b: &SlotMetrics, live: u64) -> u64 {
     let ended: u64 = b.ended.iter().sum();
     b.opened.saturating_sub(ended + live)
-}
-
-/// What is in no record and never will be, after a loader was killed: of each slot and verdict, the flows
-/// that have ended, less those that the receiver has on record (`held`), less those that are still on their
-/// way (`waiting`: in the rings, folded in the kernel, or handed over since and not confirmed).
-///
-/// Read `held` and `waiting` before the books: then what ends meanwhile makes the answer too large, never
-/// too small, and the least of several answers is the right one.
-#[must_use]
-pub fn killed(books: &[SlotMetrics], held: &[Debt], waiting: &[Debt]) -> Vec<Debt> {
-    let sum = |of: &[Debt], slot: u32, verdict: u8| -> u64 {
-        let same = |d: &&Debt| d.slot == slot && d.verdict == verdict;
-        of.iter().filter(same).map(|d| d.flows).sum()
-    };
-    let rows = books.iter().filter(|b| b.slot != 0);
-    let all = rows.flat_map(|b| (0..VERDICTS as u8).map(move |verdict| (b, verdict)));
-    let debts = all.map(|(b, verdict)| {
-        let told = sum(held, b.slot, verdict) + sum(waiting, b.slot, verdict);
-        Debt {
-            slot: b.slot,
-            verdict,
-            flows: b.ended[usize::from(verdict)].saturating_sub(told),
-        }
-    });
-    debts.filter(|d| d.flows > 0).collect()
 }
 
 /// What is lost when nothing is alive any more and nobody will write another record: `3 allowed, 1 200
@@ -89,31 +64,6 @@ mod tests {
         // Books that are read while flows begin and end may be ahead of each other.
         assert_eq!(astray(&b, 5), 0);
         assert_eq!(unrecorded(&books(1, [1, 0, 0], [2, 0, 0])), [0; VERDICTS]);
-    }
-
-    #[test]
-    fn a_killed_loader_has_lost_what_is_neither_held_nor_waiting() {
-        let debt = |slot, verdict, flows| Debt {
-            slot,
-            verdict,
-            flows,
-        };
-        let row = |slot, ended| SlotMetrics {
-            slot,
-            ..books(0, ended, [0; VERDICTS])
-        };
-        let all = [row(0, [9, 9, 9]), row(7, [10, 5, 1]), row(8, [3, 0, 0])];
-        let held = [debt(7, 0, 6), debt(7, 1, 5), debt(9, 0, 100)];
-        let waiting = [debt(7, 0, 1), debt(7, 0, 1), debt(8, 0, 3)];
-        assert_eq!(
-            killed(&all, &held, &waiting),
-            [debt(7, 0, 2), debt(7, 2, 1)]
-        );
-        // A receiver that was told twice holds no more than there was.
-        assert_eq!(
-            killed(&all[1..2], &[debt(7, 0, 99)], &[]),
-            [debt(7, 1, 5), debt(7, 2, 1)]
-        );
     }
 
     #[test]

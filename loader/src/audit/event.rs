@@ -10,8 +10,6 @@ use wire::{LogRecord, RecordBuilder, Severity, fields as f};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum GapCause {
-    /// A loader was killed between reading and keeping them.
-    Killed,
     /// The receiver or the file did not take their records.
     Refused,
     /// Their end was not seen.
@@ -21,7 +19,6 @@ pub enum GapCause {
 impl GapCause {
     fn word(self) -> &'static str {
         match self {
-            Self::Killed => "killed",
             Self::Refused => "refused",
             Self::Unseen => "unseen",
         }
@@ -233,7 +230,7 @@ mod tests {
                 slot: 7,
                 verdict: Some("DENIED"),
                 flows: 1200,
-                cause: GapCause::Killed,
+                cause: GapCause::Refused,
             },
             Kind::Gap {
                 slot: 7,
