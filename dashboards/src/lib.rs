@@ -1,0 +1,1 @@
+//! Saved objects of OpenSearch Dashboards, joined from the files of `objects/`.

@@ -1,0 +1,2 @@
+//! `provision`: prepares OpenSearch and Dashboards for the monitor's data streams.
+fn main() {}

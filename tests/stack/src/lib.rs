@@ -1,0 +1,1 @@
+//! The real parts of the monitor stack, started for one test each.
