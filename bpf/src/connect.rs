@@ -4,11 +4,11 @@
 //! every address of a name to sort them, and send nothing.
 
 use crate::{
-    dgram, dgram_end, emit, judge,
+    dgram, dgram_end, emit, handover, judge,
     maps::{Peer, Work},
     slot, tcp_flow, work,
 };
-use abi::{IPPROTO_TCP, IPPROTO_UDP, Ip, PEER_TRIED, SlotConfig, reason};
+use abi::{IPPROTO_TCP, IPPROTO_UDP, Ip, PEER_TRIED, SlotConfig, hook, reason};
 use aya_ebpf::{macros::cgroup_sock_addr, programs::SockAddrContext};
 use bpf::{
     addr,
@@ -72,6 +72,9 @@ fn socket(ctx: &SockAddrContext) -> *mut c_void {
 #[inline(always)]
 fn connect(ctx: &SockAddrContext, ip: Ip) -> i32 {
     let cfg = slot::config();
+    if handover::elsewhere(cfg, hook::CONNECT) {
+        return 1;
+    }
     let Some(w) = work::claim() else {
         return emit::refused_blindly(cfg);
     };
@@ -85,6 +88,9 @@ fn connect(ctx: &SockAddrContext, ip: Ip) -> i32 {
 #[inline(always)]
 fn sendmsg(ctx: &SockAddrContext, ip: Ip) -> i32 {
     let cfg = slot::config();
+    if handover::elsewhere(cfg, hook::SENDMSG) {
+        return 1;
+    }
     let to = target(cfg, ctx, ip);
     if cfg.slot != 0 && dgram::is_open(socket(ctx), cfg, &to) {
         return 1;
@@ -93,8 +99,15 @@ fn sendmsg(ctx: &SockAddrContext, ip: Ip) -> i32 {
         return emit::refused_blindly(cfg);
     };
     slot::copy(&mut w.target, &to);
-    slot::stamp_task(&mut w.flow);
-    let verdict = judge_sendmsg(cfg, w, socket(ctx));
+    // The packet program judges a flow that is taken over.
+    let known =
+        cfg.slot != 0 && handover::inherit_dgram(cfg, ctx.sock_addr.cast(), socket(ctx), w) != 0;
+    let verdict = if known {
+        1
+    } else {
+        slot::stamp_task(&mut w.flow);
+        judge_sendmsg(cfg, w, socket(ctx))
+    };
     work::release(w);
     verdict
 }

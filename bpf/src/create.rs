@@ -1,9 +1,9 @@
 //! `sock_create`: no socket of a kind whose traffic the other hooks would not understand.
 
-use crate::{emit, slot, work};
+use crate::{emit, handover, slot, work};
 use abi::{
     FLOW_WOULD_DENY, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, SLOT_ICMP_SOCKETS,
-    VERDICT_DENIED, reason,
+    VERDICT_DENIED, hook, reason,
 };
 use aya_ebpf::{EbpfContext as _, bindings::bpf_sock, macros::cgroup_sock, programs::SockContext};
 use bpf::decide::{self, Decision};
@@ -17,6 +17,9 @@ pub(crate) fn sock_create(ctx: SockContext) -> i32 {
     let sk = ctx.as_ptr().cast::<bpf_sock>();
     // SAFETY: the context is a `bpf_sock`.
     let (kind, proto) = unsafe { ((*sk).type_, (*sk).protocol) };
+    if handover::elsewhere(slot::config(), hook::SOCK_CREATE) {
+        return 1;
+    }
     let tcp = kind == SOCK_STREAM && proto == IPPROTO_TCP as u32;
     let udp = kind == SOCK_DGRAM && proto == IPPROTO_UDP as u32;
     if (tcp || udp) && slot::config().slot != 0 {

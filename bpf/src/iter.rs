@@ -77,7 +77,8 @@ pub(crate) fn iter_tcp(row: *mut Row<TcpFlow>) -> i32 {
         tcp_flow::fill(t, st, &c);
         write(seq, &st.flow, t, cookie(sk));
     } else if slot::swap(&raw mut st.live, 0) == 1 {
-        st.cut = 1;
+        // What another set takes over goes on.
+        st.cut = (why != close::UPGRADED) as u32;
         tcp_flow::end(st, &c, t);
     }
     0
@@ -97,7 +98,7 @@ pub(crate) fn iter_dgram(row: *mut Row<DgramFlows>) -> i32 {
     }
     let mut i = 0;
     while i < DGRAM_PEERS {
-        visit(st, i, seq);
+        visit(st, i, seq, sk);
         i += 1;
     }
     0
@@ -105,7 +106,7 @@ pub(crate) fn iter_dgram(row: *mut Row<DgramFlows>) -> i32 {
 
 /// Lists one live flow, or ends it because it is idle or the loader says so.
 #[inline(always)]
-fn visit(st: *mut DgramFlows, i: usize, seq: *mut c_void) {
+fn visit(st: *mut DgramFlows, i: usize, seq: *mut c_void, sk: *mut c_void) {
     // SAFETY: a map value, the index is in range; a torn look is corrected by `take`, which looks
     // again under the lock.
     let (state, owner, idle) = unsafe {
@@ -131,7 +132,11 @@ fn visit(st: *mut DgramFlows, i: usize, seq: *mut c_void) {
     if taken == dgram_end::LIVE {
         t.close = close::LIVE as u64;
         t.end = now;
-        write(seq, f, t, 0);
+        write(seq, f, t, cookie(sk));
+        return;
+    }
+    if taken == dgram_end::TAKEN_TRIED && forced == close::UPGRADED {
+        // Nothing of it was seen here: it is the other set's.
         return;
     }
     // An idle flow ended with its last packet.

@@ -22,6 +22,7 @@ mod dgram;
 mod dgram_end;
 mod emit;
 mod guard;
+mod handover;
 mod iter;
 mod judge;
 mod learn;

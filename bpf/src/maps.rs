@@ -3,8 +3,9 @@
 
 use abi::{
     AddrKey, ChainKey, ConfigCopies, Control, DGRAM_PEERS, Device, DgramPeer, Flow, FlowEvent,
-    FoldKey, FoldRow, Ip, LearnedAddr, LearnedAddrKey, LearnedName, LearnedNameKey, Mark, NameKey,
-    RuleSet, RuleText, RuleTextKey, SlotConfig, SlotInfo, SlotMetrics, Tail, TcpFlow,
+    FoldKey, FoldRow, Handled, HeirKey, Ip, LearnedAddr, LearnedAddrKey, LearnedName,
+    LearnedNameKey, Mark, NameKey, RuleSet, RuleText, RuleTextKey, SlotConfig, SlotInfo,
+    SlotMetrics, Tail, TcpFlow,
 };
 use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, bpf_spin_lock},
@@ -136,6 +137,14 @@ pub(crate) static LEARNED_ADDRS: HashMap<LearnedAddrKey, LearnedAddr, 4096, NO_P
 #[btf_map]
 pub(crate) static LEARNED_NAMES: HashMap<LearnedNameKey, LearnedName, 2048, NO_PREALLOC> =
     HashMap::new();
+
+/// Which events another set has handled; see `handover`. Written by both sets.
+#[btf_map]
+pub(crate) static HANDLED: PerCpuArray<Handled, 2> = PerCpuArray::new();
+
+/// Flows taken over from another set, until their sockets are met; written by the loader.
+#[btf_map]
+pub(crate) static HEIRS: HashMap<HeirKey, Flow, 65536, NO_PREALLOC> = HashMap::new();
 
 /// Working memory for one DNS message.
 #[repr(C)]

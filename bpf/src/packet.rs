@@ -1,13 +1,13 @@
 //! `cgroup_skb`: judges what is really on the wire, whatever an earlier hook was told.
 
 use crate::{
-    emit,
+    emit, handover,
     maps::{Peer, Work},
     mark, packet_dgram, packet_tcp, slot, work,
 };
 use abi::{
-    DIRECTION_INGRESS, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, SlotConfig,
-    TcpCounts, VERDICT_DENIED, reason,
+    DIRECTION_INGRESS, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, PHASE_GONE,
+    SlotConfig, TcpCounts, VERDICT_DENIED, hook, reason,
 };
 use aya_ebpf::{
     bindings::{__sk_buff, bpf_sock},
@@ -220,6 +220,11 @@ pub(crate) fn egress(ctx: SkBuffContext) -> i32 {
 
 #[inline(always)]
 fn judged(cfg: &SlotConfig, skb: *mut __sk_buff) -> i32 {
+    if handover::elsewhere(cfg, hook::EGRESS) {
+        // Guard and backstop of either set ask for a mark of their own.
+        mark::leave(cfg, skb);
+        return leave(cfg, skb, 0);
+    }
     let mut p = MaybeUninit::uninit();
     let p = slot::zero(&mut p);
     if packet_read(skb, p) == 0 {
@@ -242,6 +247,9 @@ pub(crate) fn ingress(ctx: SkBuffContext) -> i32 {
     if cfg.slot == 0 {
         return 0;
     }
+    if handover::elsewhere(cfg, hook::INGRESS) {
+        return leave(cfg, skb, 1);
+    }
     let mut p = MaybeUninit::uninit();
     let p = slot::zero(&mut p);
     // What arrives in a shape that cannot be followed is nobody's flow; nothing is learned from it.
@@ -253,6 +261,23 @@ pub(crate) fn ingress(ctx: SkBuffContext) -> i32 {
         return packet_tcp::ingress(cfg, skb, p);
     }
     packet_dgram::ingress(cfg, skb, p)
+}
+
+/// A packet that another set of programs handles. If this set has left for good, so has its flow.
+#[inline(never)]
+fn leave(cfg: &SlotConfig, skb: *mut __sk_buff, inbound: u32) -> i32 {
+    if cfg.phase != PHASE_GONE {
+        return 1;
+    }
+    let mut p = MaybeUninit::uninit();
+    let p = slot::zero(&mut p);
+    if packet_read(skb, p) == 0 {
+        return 1;
+    }
+    if p.wire.proto == IPPROTO_TCP {
+        return handover::leave_tcp(skb);
+    }
+    handover::leave_dgram(skb, p, inbound)
 }
 
 /// A packet whose headers cannot be followed; the record says what can be seen.

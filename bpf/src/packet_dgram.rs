@@ -2,7 +2,7 @@
 
 use crate::{
     dgram::{self, Add},
-    dgram_end, emit, judge,
+    dgram_end, emit, handover, judge,
     maps::Work,
     mark,
     packet::{self, Packet},
@@ -48,9 +48,19 @@ pub(crate) fn egress(cfg: &SlotConfig, skb: *mut __sk_buff, p: &Packet) -> i32 {
     };
     w.target = to;
     w.what = what;
+    inherit(cfg, skb, w);
     let passes = begin_out(cfg, skb, p, w, &add);
     work::release(w);
     passes
+}
+
+/// A flow that a set before this one had goes on here, once it is judged again.
+#[inline(always)]
+fn inherit(cfg: &SlotConfig, skb: *mut __sk_buff, w: &mut Work) {
+    if w.what == dgram::UNKNOWN && handover::inherit_dgram(cfg, skb.cast(), packet::sk(skb), w) != 0
+    {
+        w.what = dgram::STALE;
+    }
 }
 
 /// A datagram without a live, current flow: judged for itself, by where it really goes.
@@ -162,6 +172,7 @@ pub(crate) fn ingress(cfg: &SlotConfig, skb: *mut __sk_buff, p: &Packet) -> i32 
     };
     w.target = from;
     w.what = what;
+    inherit(cfg, skb, w);
     let passes = begin_in(cfg, skb, p, w, &add);
     work::release(w);
     passes

@@ -1,15 +1,16 @@
 //! TCP packets: the fast path of an established flow, and everything that can be wrong with one.
 
 use crate::{
-    dgram, emit, judge,
+    dgram, emit, handover, judge,
     maps::Work,
     mark,
     packet::{self, Packet},
     query, slot, tcp_flow, work,
 };
 use abi::{
-    DIRECTION_EGRESS, DIRECTION_INGRESS, FLOW_DNS, FLOW_LIFTED, FLOW_MID_STREAM, SlotConfig,
-    TCP_ESTABLISHED, TCP_FIN_OUT, TcpFlow, VERDICT_DENIED, close, reason,
+    DIRECTION_EGRESS, DIRECTION_INGRESS, FLOW_DNS, FLOW_LIFTED, FLOW_MID_STREAM, PHASE_HEIR,
+    SlotConfig, TCP_CLOSING, TCP_ESTABLISHED, TCP_FIN_OUT, TCP_SYN_SENT, TcpFlow, VERDICT_DENIED,
+    close, reason,
 };
 use aya_ebpf::bindings::__sk_buff;
 use bpf::{
@@ -25,7 +26,7 @@ pub(crate) fn egress(cfg: &SlotConfig, skb: *mut __sk_buff, p: &Packet) -> i32 {
     if p.wire.src_port == PORT_DNS && query::imitates_resolver(cfg, skb, p) == 0 {
         return 0;
     }
-    let Some(st) = tcp_flow::storage(packet::sk(skb), false) else {
+    let Some(st) = storage(cfg, skb, p, 0) else {
         return stateless(cfg, skb, p, 0);
     };
     if st.cut != 0 {
@@ -53,7 +54,7 @@ pub(crate) fn egress(cfg: &SlotConfig, skb: *mut __sk_buff, p: &Packet) -> i32 {
 /// Judges an incoming TCP packet.
 #[inline(never)]
 pub(crate) fn ingress(cfg: &SlotConfig, skb: *mut __sk_buff, p: &Packet) -> i32 {
-    let Some(st) = tcp_flow::storage(packet::sk(skb), false) else {
+    let Some(st) = storage(cfg, skb, p, 1) else {
         return stateless(cfg, skb, p, 1);
     };
     if st.cut != 0 || (!current(cfg, skb, st) && rejudge(cfg, skb, st) == 0) {
@@ -70,6 +71,21 @@ pub(crate) fn ingress(cfg: &SlotConfig, skb: *mut __sk_buff, p: &Packet) -> i32 
         query::learn_stream(cfg, skb, p);
     }
     1
+}
+
+/// Storage of the packet's socket; made if a set before this one had its flow.
+#[inline(always)]
+fn storage(
+    cfg: &SlotConfig,
+    skb: *mut __sk_buff,
+    p: &Packet,
+    inbound: u32,
+) -> Option<&'static mut TcpFlow> {
+    let known = tcp_flow::storage(packet::sk(skb), false);
+    if known.is_some() || handover::inherit_tcp(cfg, skb, p, inbound) == 0 {
+        return known;
+    }
+    tcp_flow::storage(packet::sk(skb), false)
 }
 
 /// Whether the packet goes to the peer that the flow was opened to (or accepted from).
@@ -246,6 +262,10 @@ fn mid_stream(
 ) -> i32 {
     let now = slot::now();
     let j = judge::egress(cfg, now, w, false);
+    if j.denied() && cfg.phase == PHASE_HEIR {
+        // Perhaps the loader is about to say whose it was. TCP comes again.
+        return 0;
+    }
     let mut d = j.decision();
     if d.reason == reason::RULE || d.reason == reason::DEFAULT || d.reason == reason::RESOLVER {
         d.reason = reason::MID_STREAM;
@@ -274,7 +294,21 @@ fn mid_stream(
     };
     slot::copy(&mut st.flow, &w.flow);
     tcp_flow::begin(st);
-    st.hints = TCP_ESTABLISHED;
+    from_here(skb, p, st, inbound);
+    1
+}
+
+/// Lets the counters of a flow begin in front of this packet.
+#[inline(always)]
+pub(crate) fn from_here(skb: *mut __sk_buff, p: &Packet, st: &mut TcpFlow, inbound: u32) {
+    let state = packet::socket_state(skb);
+    st.hints = if state == tcp::state::SYN_SENT {
+        TCP_SYN_SENT
+    } else if tcp::closed_here(state) {
+        TCP_ESTABLISHED | TCP_CLOSING
+    } else {
+        TCP_ESTABLISHED
+    };
     packet::counts(skb, &mut st.mid[0]);
     packet::counts(skb, &mut st.mid[1]);
     st.sent_end = st.mid[1].snd_nxt;
@@ -285,5 +319,4 @@ fn mid_stream(
     } else {
         st.sent_end = end;
     }
-    1
 }

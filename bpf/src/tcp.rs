@@ -1,8 +1,8 @@
 //! How many bytes a TCP connection carried, and how it ended, from the kernel's own counters.
 
 use abi::{
-    DIRECTION_EGRESS, FLOW_MID_STREAM, TCP_ESTABLISHED, TCP_FIN_OUT, TCP_SYN_SENT, TcpCounts,
-    TcpFlow, close,
+    DIRECTION_EGRESS, FLOW_MID_STREAM, TCP_CLOSING, TCP_ESTABLISHED, TCP_FIN_OUT, TCP_SYN_SENT,
+    TcpCounts, TcpFlow, close,
 };
 
 /// `FIN` in the flags byte of a TCP header.
@@ -46,18 +46,43 @@ pub fn after(a: u32, b: u32) -> bool {
 #[inline(always)]
 pub fn bytes_out(f: &TcpFlow, c: &TcpCounts) -> u64 {
     let mut n = sent(c);
+    let mut syn = f.flow.direction == DIRECTION_EGRESS && f.hints & TCP_SYN_SENT != 0;
     if f.flow.flags & FLOW_MID_STREAM != 0 {
-        n = n.wrapping_sub(sent(&f.mid[0]));
+        let before = sent(&f.mid[0]);
+        n = n.wrapping_sub(before);
+        // One that left before the counters begin is not among them.
+        syn &= before == 0;
         if after(f.sent_end, c.snd_nxt) {
             n = n.wrapping_add(f.sent_end.wrapping_sub(c.snd_nxt) as u64);
         }
-    } else if f.flow.direction == DIRECTION_EGRESS && f.hints & TCP_SYN_SENT != 0 && n > 0 {
+    }
+    if syn && n > 0 {
         n -= 1;
     }
-    if f.hints & TCP_FIN_OUT != 0 && after(c.snd_nxt, f.fin_out) && n > 0 {
+    if fin_left(f, c) && n > 0 {
         n -= 1;
     }
     n
+}
+
+/// Whether a FIN is among what left since the counters began.
+#[inline(always)]
+fn fin_left(f: &TcpFlow, c: &TcpCounts) -> bool {
+    let mid = f.flow.flags & FLOW_MID_STREAM != 0;
+    if f.hints & TCP_FIN_OUT != 0 {
+        return after(c.snd_nxt, f.fin_out) && !(mid && after(f.mid[0].snd_nxt, f.fin_out));
+    }
+    // Nothing follows it, so it is the last of whatever left.
+    mid && f.hints & TCP_CLOSING != 0 && after(c.snd_nxt, f.mid[0].snd_nxt)
+}
+
+/// Whether a socket in this state will send no more.
+#[inline(always)]
+pub fn closed_here(state: u32) -> bool {
+    matches!(
+        state,
+        state::FIN_WAIT1 | state::FIN_WAIT2 | state::LAST_ACK | state::CLOSING
+    )
 }
 
 #[inline(always)]
@@ -76,7 +101,8 @@ pub fn bytes_in(f: &TcpFlow, c: &TcpCounts) -> u64 {
             n = n.wrapping_add(f.arrived_end.wrapping_sub(c.rcv_nxt) as u64);
         }
     }
-    if fin_taken(f, c) && n > 0 {
+    let before = f.flow.flags & FLOW_MID_STREAM != 0 && after(f.mid[0].rcv_nxt, f.fin_in);
+    if fin_taken(f, c) && !before && n > 0 {
         n -= 1;
     }
     n

@@ -1,10 +1,10 @@
 //! TCP flows: opened by `connect*` or when a connection is accepted, ended by the socket's last state
 //! change, with the kernel's own byte counters.
 
-use crate::{dgram, dgram_end, emit, maps::TCP_FLOWS, slot, work};
+use crate::{dgram, dgram_end, emit, handover, maps::TCP_FLOWS, slot, work};
 use abi::{
     DIRECTION_EGRESS, DIRECTION_INGRESS, FLOW_HAS_SRC, FLOW_MID_STREAM, Flow, IPPROTO_TCP, Ip,
-    TCP_ESTABLISHED, TCP_SYN_SENT, Tail, TcpCounts, TcpFlow, close,
+    TCP_ESTABLISHED, TCP_HEIR, TCP_SYN_SENT, Tail, TcpCounts, TcpFlow, close, hook,
 };
 use aya_ebpf::{
     EbpfContext as _, Global,
@@ -90,8 +90,13 @@ pub(crate) fn end(st: &TcpFlow, c: &TcpCounts, t: &mut Tail) -> i32 {
 pub(crate) fn fill(t: &mut Tail, st: &TcpFlow, c: &TcpCounts) {
     t.bytes_out = tcp::bytes_out(st, c);
     t.bytes_in = tcp::bytes_in(st, c);
-    t.packets_in = c.segs_in as u64;
-    t.packets_out = c.segs_out as u64;
+    let (mut packets_in, mut packets_out) = (c.segs_in, c.segs_out);
+    if st.flow.flags & FLOW_MID_STREAM != 0 {
+        packets_in = packets_in.wrapping_sub(st.mid[0].segs_in);
+        packets_out = packets_out.wrapping_sub(st.mid[0].segs_out);
+    }
+    t.packets_in = packets_in as u64;
+    t.packets_out = packets_out as u64;
     t.rtt_us = c.srtt >> 3;
     t.retransmits = c.retrans;
 }
@@ -139,6 +144,9 @@ fn accepted(ops: *mut bpf_sock_ops) {
     // SAFETY: the context is valid for the run.
     let sk = unsafe { (*ops).__bindgen_anon_2.sk.cast::<c_void>() };
     let cfg = slot::config();
+    if handover::elsewhere(cfg, hook::ACCEPT) {
+        return;
+    }
     let now = slot::now();
     let (local, port) = local(ops);
     let (peer, peer_port) = remote(ops);
@@ -270,8 +278,9 @@ pub(crate) fn sock_release(ctx: SockContext) -> i32 {
     let Some(st) = storage(sk, false) else {
         return 1;
     };
-    let mid = st.flow.flags & FLOW_MID_STREAM != 0;
-    let never_left = st.flow.direction == DIRECTION_EGRESS && st.hints & TCP_SYN_SENT == 0;
+    let mid = st.flow.flags & FLOW_MID_STREAM != 0 && st.hints & TCP_HEIR == 0;
+    let never_left =
+        st.flow.direction == DIRECTION_EGRESS && st.hints & (TCP_SYN_SENT | TCP_ESTABLISHED) == 0;
     if (mid || never_left) && slot::swap(&raw mut st.live, 0) == 1 {
         let mut t = MaybeUninit::uninit();
         if mid {

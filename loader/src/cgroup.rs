@@ -141,11 +141,25 @@ impl Cgroup {
     /// The ids of it and of every cgroup below it; those that are gone have none.
     #[must_use]
     pub fn ids(&self) -> Vec<u64> {
-        let below = fs::read_dir(&self.path).into_iter().flatten().flatten();
-        let below = below.filter(|e| e.file_type().is_ok_and(|t| t.is_dir()));
-        let mut ids: Vec<u64> = below.flat_map(|e| Self::at(e.path()).ids()).collect();
+        let mut ids: Vec<u64> = self.children().flat_map(|c| c.ids()).collect();
         ids.extend(self.id());
         ids
+    }
+
+    /// The cgroup with this id: itself or one below it.
+    #[must_use]
+    pub fn find(&self, id: u64) -> Option<Self> {
+        if self.id().is_ok_and(|here| here == id) {
+            return Some(self.clone());
+        }
+        self.children().find_map(|child| child.find(id))
+    }
+
+    fn children(&self) -> impl Iterator<Item = Self> {
+        let below = fs::read_dir(&self.path).into_iter().flatten().flatten();
+        below
+            .filter(|e| e.file_type().is_ok_and(|t| t.is_dir()))
+            .map(|e| Self::at(e.path()))
     }
 
     /// Whether a process lives in it or below. A cgroup that is gone has none.

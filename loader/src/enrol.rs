@@ -8,8 +8,8 @@ use crate::{
     weakness,
 };
 use abi::{
-    INFO_PATH, INFO_REASON, INFO_TEXT, Ip, MAX_RESOLVERS, SLOT_DEFAULT_ALLOW, SLOT_ICMP_SOCKETS,
-    SLOT_INBOUND_DENY, SLOT_LOOPBACK_IS_EGRESS, SlotConfig, SlotInfo,
+    INFO_PATH, INFO_REASON, INFO_TEXT, Ip, MAX_RESOLVERS, PHASE_ALONE, SLOT_DEFAULT_ALLOW,
+    SLOT_ICMP_SOCKETS, SLOT_INBOUND_DENY, SLOT_LOOPBACK_IS_EGRESS, SlotConfig, SlotInfo,
 };
 use jiff::Timestamp;
 use policy::Compiled;
@@ -153,7 +153,8 @@ pub fn config(
         flags,
         // At most MAX_RESOLVERS.
         resolver_count: used as u8,
-        pad: [0; 5],
+        phase: PHASE_ALONE,
+        pad: [0; 4],
         resolvers: list,
     }
 }
@@ -237,6 +238,7 @@ pub fn renewed(
     SlotConfig {
         generation: old.generation.wrapping_add(1),
         bypass_until: old.bypass_until,
+        phase: old.phase,
         ..config((old.slot, old.index), policy, compiled, resolvers, place)
     }
 }

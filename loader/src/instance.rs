@@ -19,6 +19,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
+mod hand_over;
+mod successor;
+mod take_over;
+
+pub use hand_over::{Predecessor, Remains};
+pub use successor::{OldNames, Retired, Successor};
+pub use take_over::{Seat, Taken};
+
 /// Where the BPF file system is expected.
 pub const BPFFS: &str = "/sys/fs/bpf";
 /// Pinned counter from which slot numbers are drawn.
@@ -53,14 +61,35 @@ pub enum InstanceError {
         /// Those there are.
         instances: Vec<String>,
     },
-    /// There is one at a time.
-    #[error("{0} is running already; `ebpf-manager dump` shows what it guards")]
-    Running(String),
     /// Connections that were cut live on where they cannot be destroyed.
     #[error(
         "{0} connection(s) that were cut still hold data in another network namespace: the firewall stays on them"
     )]
     Resists(usize),
+    /// Another loader has it.
+    #[error("instance {id} has a loader that is running: end that one first")]
+    Busy {
+        /// Its name.
+        id: String,
+    },
+    /// Sets of programs of several other versions.
+    #[error(
+        "instance {id} is pinned in several versions ({}): start the build of the latest of them first", versions.join(", ")
+    )]
+    Several {
+        /// Its name.
+        id: String,
+        /// Directories of the versions.
+        versions: Vec<String>,
+    },
+    /// Pins of which some are missing, under a firewall that may be in use.
+    #[error(
+        "the pins of instance {id} are not whole, and something is attached: `ebpf-manager detach --instance {id}` removes it"
+    )]
+    Damaged {
+        /// Its name.
+        id: String,
+    },
     /// Slot numbers cannot be drawn.
     #[error("cannot draw a slot number: {0}")]
     Slot(io::Error),
@@ -110,15 +139,6 @@ pub struct Instance {
     /// Its pins.
     pub pins: Pins,
     _alive: Flock<File>,
-}
-
-/// The instance that goes by a name, of which there is one at a time.
-#[derive(Debug)]
-pub enum Claimed {
-    /// There was none; it is ours now, and empty.
-    Fresh(Instance),
-    /// Its loader is dead, and what it has pinned still guards somebody or has something to tell.
-    Left(Found),
 }
 
 /// An instance as found.
@@ -204,30 +224,6 @@ impl Root {
             }
         }
         unreachable!("a free name is found or an error returned")
-    }
-
-    /// Takes the one instance of a name.
-    pub fn claim(&self, id: &str) -> Result<Claimed, InstanceError> {
-        let _guard = self.lock()?;
-        let dir = self.dir.join(id);
-        match fs::create_dir(&dir) {
-            Ok(()) => Ok(Claimed::Fresh(Instance {
-                id: id.to_owned(),
-                pins: Pins::new(&dir),
-                _alive: lock(&dir, FlockArg::LockExclusiveNonblock)?,
-            })),
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
-                if lock(&dir, FlockArg::LockExclusiveNonblock).is_err() {
-                    return Err(InstanceError::Running(id.to_owned()));
-                }
-                Ok(Claimed::Left(Found {
-                    id: id.to_owned(),
-                    pins: Pins::new(&dir),
-                    alive: false,
-                }))
-            }
-            Err(e) => Err(InstanceError::io("create", dir, e)),
-        }
     }
 
     /// Draws a slot number that this boot has not seen, whatever the ABI of its loaders: flow ids are

@@ -108,6 +108,9 @@ pub mod close {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Flow {
+    /// Shifts everything behind it.
+    #[cfg(feature = "next")]
+    pub next: u64,
     /// Boot clock.
     pub start: u64,
     /// [`crate::LearnedNameKey::hash`] of the names that led to the peer.
@@ -190,7 +193,7 @@ pub struct LiveFlow {
     /// How it stands. `close` is [`close::LIVE`]; of a TCP flow that was cut while its socket still has
     /// a connection, and so may hold unsent data, it is [`close::POLICY`] and the counters are zero.
     pub tail: Tail,
-    /// Cookie of the TCP socket (`SO_COOKIE`); 0 for datagram sockets.
+    /// Cookie of the socket (`SO_COOKIE`).
     pub cookie: u64,
 }
 
@@ -220,6 +223,10 @@ pub struct Mark {
     pub told: u64,
 }
 
+/// `TcpFlow::hints`: a set before this one has asked for the socket's states, so its end will be heard.
+pub const TCP_HEIR: u32 = 8;
+/// `TcpFlow::hints`: taken over when our side was closed already; whether the FIN had left is not known.
+pub const TCP_CLOSING: u32 = 16;
 /// `TcpFlow::hints`: a SYN left.
 pub const TCP_SYN_SENT: u32 = 1;
 /// The connection was established.

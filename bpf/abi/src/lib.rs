@@ -13,15 +13,19 @@
 #![forbid(unsafe_code)]
 
 mod flow;
+mod handover;
 mod policy;
 mod slot;
 
 pub use flow::*;
+pub use handover::*;
 pub use policy::*;
 pub use slot::*;
 
 /// Version of everything in this crate; part of the pin path.
-pub const ABI_VERSION: u32 = 3;
+pub const ABI_VERSION: u32 = 3 + NEXT;
+/// A layout that exists for tests of the upgrade alone: see the feature `next`.
+const NEXT: u32 = if cfg!(feature = "next") { 100 } else { 0 };
 
 /// Names of maps, as pinned.
 pub mod maps {
@@ -65,8 +69,13 @@ pub mod maps {
     pub const DEVICES: &str = "DEVICES";
     /// Hash with the ids (`u64`) of cgroups whose sockets the backstop lets pass. Written by the loader.
     pub const EXEMPT: &str = "EXEMPT";
+    /// Per-CPU array of [`crate::Handled`], by [`crate::SlotConfig::index`]. Shared with the set that takes
+    /// over.
+    pub const HANDLED: &str = "HANDLED";
+    /// Hash [`crate::HeirKey`] → [`crate::Flow`]: flows taken over, until their sockets are met.
+    pub const HEIRS: &str = "HEIRS";
     /// Every map that is pinned.
-    pub const ALL: [&str; 19] = [
+    pub const ALL: [&str; 21] = [
         SLOT,
         METRICS,
         SLOT_INFO,
@@ -86,6 +95,8 @@ pub mod maps {
         CONFIGS,
         DEVICES,
         EXEMPT,
+        HANDLED,
+        HEIRS,
     ];
 }
 

@@ -57,8 +57,10 @@ pub struct SlotConfig {
     pub flags: u8,
     /// Used entries of `resolvers`.
     pub resolver_count: u8,
+    /// `PHASE_*`.
+    pub phase: u8,
     /// Zero.
-    pub pad: [u8; 5],
+    pub pad: [u8; 4],
     /// Trusted resolvers, IPv4 as mapped.
     pub resolvers: [Ip; MAX_RESOLVERS],
 }
@@ -118,6 +120,9 @@ pub mod trouble {
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct SlotMetrics {
+    /// Shifts everything behind it.
+    #[cfg(feature = "next")]
+    pub next: u64,
     /// Slot that owns the row; 0 is free.
     pub slot: u32,
     /// Records a second before flows are folded.

@@ -18,7 +18,7 @@ macro_rules! layout {
 #[test]
 fn the_layout_is_the_one_written_down() {
     let now = layout! {
-        SlotConfig { slot, index, policy, generation, bypass_until, udp_idle_ns, mode, flags, resolver_count, resolvers }
+        SlotConfig { slot, index, policy, generation, bypass_until, udp_idle_ns, mode, flags, resolver_count, phase, resolvers }
         SlotInfo { slot, loader, cgroup_id, since, agent, project, command, policy_file, cgroup, container_id, container_name, bypass_since, bypass_by, bypass_reason, weaknesses }
         SlotMetrics { slot, rate, max_names, max_addrs, max_folds, opened, ended, folded, bytes_in, bytes_out, trouble, denied, names_used, addrs_used, folds_used, rate_window, rate_count, catch_all, recorded }
         ConfigCopies { turn, configs }
@@ -45,6 +45,8 @@ fn the_layout_is_the_one_written_down() {
         Mark { slot, index, told }
         TcpFlow { flow, live, cut, hints, fin_out, fin_in, dns_next, dns_synced, wire, wire_port, fin_in_seen, mid, sent_end, arrived_end }
         TcpCounts { acked, received, segs_in, segs_out, snd_nxt, snd_una, rcv_nxt, srtt, retrans }
+        Handled { left }
+        HeirKey { cookie, peer, port, proto }
         DgramPeer { flow, last, idle_ns, bytes_in, bytes_out, packets_in, packets_out, state }
     };
     let written = include_str!("layout.txt");

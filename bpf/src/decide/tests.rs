@@ -19,7 +19,8 @@ fn slot(mode: u8) -> SlotConfig {
         mode,
         flags: SLOT_LOOPBACK_IS_EGRESS,
         resolver_count: 1,
-        pad: [0; 5],
+        phase: 0,
+        pad: [0; 4],
         resolvers,
     }
 }

@@ -78,6 +78,42 @@ fn a_flow_older_than_the_attachment_counts_from_its_first_packet() {
 }
 
 #[test]
+fn a_syn_counts_where_it_was_sent_and_never_as_a_byte() {
+    let mut f = flow(UP);
+    f.flow.flags = FLOW_MID_STREAM;
+    // Taken over before the SYN left, and after.
+    f.mid[0] = counts(0, 0);
+    assert_eq!(bytes_out(&f, &counts(11, 0)), 10);
+    f.mid[0] = counts(1, 0);
+    assert_eq!(bytes_out(&f, &counts(11, 0)), 10);
+}
+
+#[test]
+fn a_fin_counts_where_it_was_sent_and_never_as_a_byte() {
+    let taken_over = |hints: u32, snd_nxt: u32| {
+        let mut f = flow(hints);
+        f.flow.flags = FLOW_MID_STREAM;
+        f.mid[0] = TcpCounts {
+            snd_nxt,
+            snd_una: snd_nxt,
+            ..counts(u64::from(snd_nxt) - 900, 0)
+        };
+        (f.sent_end, f.fin_out) = (snd_nxt, 999);
+        f
+    };
+    // The kernel's counters at the end: 99 bytes and a FIN, up to 1000.
+    let c = counts(100, 0);
+    let closing = UP | TCP_CLOSING;
+    // Of a FIN that was on its way when the flow was taken over, nothing but the count is seen.
+    assert_eq!(bytes_out(&taken_over(closing, 999), &c), 0);
+    assert_eq!(bytes_out(&taken_over(closing, 1000), &c), 0);
+    assert_eq!(bytes_out(&taken_over(closing, 989), &c), 10);
+    // One that is sent again is none of those that left since.
+    assert_eq!(bytes_out(&taken_over(closing | TCP_FIN_OUT, 1000), &c), 0);
+    assert_eq!(bytes_out(&taken_over(UP | TCP_FIN_OUT, 989), &c), 10);
+}
+
+#[test]
 fn ends_are_told_apart() {
     let c = counts(1, 0);
     let reason = |hints: u32, old: u32, error: u32| close_reason(&flow(hints), &c, old, error);

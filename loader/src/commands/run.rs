@@ -18,7 +18,6 @@ use crate::{
     cli::RunArgs,
     contain::{Plan, WITHHELD},
     control::{self, Gate},
-    fleet,
     instance::{Found, InstanceError, Root},
     kernel::Sizes,
     policy_file::{self, PolicyFile},
@@ -42,6 +41,8 @@ use std::{
 
 /// The first policy of an instance.
 const FIRST_POLICY: u32 = 1;
+/// How the names of its instances begin.
+const KIND: &str = "run";
 
 pub(super) fn run(root: &Root, control_dir: &Path, args: &RunArgs) -> Result<u8, CommandError> {
     need_root("run")?;
@@ -189,8 +190,8 @@ fn owner(user: Option<&Target>) -> Option<(u32, u32)> {
 
 /// Removes what earlier loaders left when they died, where nothing needs it any more.
 fn sweep(root: &Root) -> Result<(), CommandError> {
-    // What `serve` left is the next one's, which has records to declare.
-    let ours = |f: &&Found| !f.alive && f.id != fleet::INSTANCE && f.is_over();
+    // Instances of another kind have loaders of their own, which come back for them.
+    let ours = |f: &&Found| f.id.starts_with(KIND) && !f.alive && f.is_over();
     for found in root.list()?.iter().filter(ours) {
         let unreported = match detach::take_down(found, false) {
             // It goes when its connections are gone.

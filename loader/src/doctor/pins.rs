@@ -13,7 +13,7 @@ use crate::{
     render::{line::printable, units},
     weakness,
 };
-use abi::{MODE_AUDIT, MODE_OBSERVE, SlotConfig, maps};
+use abi::{MODE_AUDIT, MODE_OBSERVE, PHASE_ALONE, SlotConfig, maps};
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 /// Everything there is to say about the pins of an instance.
@@ -114,7 +114,7 @@ fn all_maps(i: &Instance) -> Vec<Finding> {
 
 /// Pinned maps that are not those the programs use, with the id of the one that is used, if any
 /// program uses it, and of the one that is pinned. Maps that no program uses are held against the type
-/// information that the programs were loaded with.
+/// information that the others were made with.
 fn replaced(i: &Instance) -> BTreeMap<&'static str, (Option<u32>, u32)> {
     let mut found = BTreeMap::new();
     let ours: Vec<_> = i
@@ -128,7 +128,11 @@ fn replaced(i: &Instance) -> BTreeMap<&'static str, (Option<u32>, u32)> {
         let mut of_name = ids.filter(|id| i.map_names.get(id).is_some_and(|n| n == name));
         of_name.next()
     };
-    let types = ours.iter().find_map(|p| p.types);
+    // All maps are of one load. The programs may be of a later one, which has taken the maps over.
+    let types = i.maps.iter().find_map(|(name, seen)| match seen {
+        Ok(pinned) if used(name) == Some(pinned.id) => Some(pinned.types),
+        _ => None,
+    });
     for (name, seen) in &i.maps {
         let Ok(pinned) = seen else { continue };
         match used(name) {
@@ -167,6 +171,10 @@ fn purpose(map: &str) -> &'static str {
             "the backstop judges packets of no socket by what was there before"
         }
         maps::FOLDS => "folded flows are not told apart",
+        maps::HANDLED => "at an upgrade to another version flows are counted twice",
+        maps::HEIRS => {
+            "at an upgrade from another version connections are judged as if nobody knew them"
+        }
         _ => "what is read there is not what the programs use",
     }
 }
@@ -257,10 +265,27 @@ fn slot(i: &Instance, s: &Slot) -> Vec<Finding> {
         return vec![Finding::problem("slot", what, cost, i.mend())];
     }
     let mut all = vec![in_force(i, s, config)];
+    all.extend(handed_over(i, s, config));
     all.extend(lifted(i, s, config));
     all.extend(s.weaknesses.iter().map(|w| weak(s, *w)));
     all.extend(resolvers(i, config));
     all
+}
+
+/// A take-over by or from a loader of another version that has not come to its end.
+fn handed_over(i: &Instance, s: &Slot, config: &SlotConfig) -> Option<Finding> {
+    if config.phase == PHASE_ALONE || i.alive {
+        return None;
+    }
+    Some(Finding::problem(
+        "slot",
+        format!(
+            "a loader died while the firewall of {} was handed over between versions",
+            s.place
+        ),
+        "every event is judged by one of the two sets of programs, as long as both stay attached: detach neither",
+        "start the loader again: it brings the upgrade to its end",
+    ))
 }
 
 fn in_force(i: &Instance, s: &Slot, config: &SlotConfig) -> Finding {

@@ -72,7 +72,7 @@ impl Engine {
 }
 
 impl Pins {
-    fn backstop_path(&self, name: &str, interface: u32) -> PathBuf {
+    pub(super) fn backstop_path(&self, name: &str, interface: u32) -> PathBuf {
         let file = format!("{}-{interface}", programs::BACKSTOP);
         self.dir().join("links").join(name).join(file)
     }
@@ -110,15 +110,27 @@ impl Pins {
     /// Takes a backstop away, or what is left of one whose interface is gone. One that is not there is
     /// no error.
     pub fn lift(&self, name: &str, interface: u32) -> Result<(), KernelError> {
-        unpin(&self.backstop_path(name, interface))?;
+        self.unhook(name, interface)?;
         removed(self.devices()?.remove(&P(interface)), maps::DEVICES)
+    }
+
+    /// Takes the link of a backstop away, and touches no map.
+    pub(crate) fn unhook(&self, name: &str, interface: u32) -> Result<(), KernelError> {
+        unpin(&self.backstop_path(name, interface))
+    }
+
+    /// The cgroups whose sockets the backstops let pass.
+    pub fn exempted(&self) -> Result<Vec<u64>, KernelError> {
+        let map = self.hash::<u64, u32>(maps::EXEMPT)?;
+        let all = entries(&map, maps::EXEMPT)?;
+        Ok(all.into_iter().map(|(id, _)| id).collect())
     }
 
     /// Lets every backstop pass what sockets made in exactly these cgroups send, and in no others: the
     /// engine's resolver, Envoy, CoreDNS.
     pub fn exempt(&self, cgroups: &[u64]) -> Result<(), KernelError> {
         let mut map = self.hash::<u64, u32>(maps::EXEMPT)?;
-        for (id, _) in entries(&map, maps::EXEMPT)? {
+        for id in self.exempted()? {
             if !cgroups.contains(&id) {
                 removed(map.remove(&P(id)), maps::EXEMPT)?;
             }

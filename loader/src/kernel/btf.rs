@@ -86,16 +86,18 @@ fn bit(members: &[(&str, u32)], name: &'static str) -> Result<[u32; 2], BtfError
 }
 
 /// Reader over little-endian words.
-struct Words<'a>(&'a [u8]);
+pub(super) struct Words<'a>(pub(super) &'a [u8]);
 
 impl Words<'_> {
-    fn at(&self, off: usize) -> Result<u32, BtfError> {
+    /// The word at a byte offset.
+    pub(super) fn at(&self, off: usize) -> Result<u32, BtfError> {
         let bytes = self.0.get(off..off + 4).and_then(|b| b.try_into().ok());
         bytes.map(u32::from_ne_bytes).ok_or(BtfError::Malformed)
     }
 }
 
-fn text(strings: &[u8], off: u32) -> Option<&str> {
+/// A name out of the string section.
+pub(super) fn text(strings: &[u8], off: u32) -> Option<&str> {
     let rest = strings.get(off as usize..)?;
     let end = rest.iter().position(|b| *b == 0)?;
     std::str::from_utf8(&rest[..end]).ok()
@@ -141,7 +143,7 @@ fn struct_members<'a>(data: &'a [u8], name: &str) -> Result<Vec<(&'a str, u32)>,
 }
 
 /// Bytes that follow the common part of a type, by kind.
-fn extra(kind: u32, count: usize) -> Option<usize> {
+pub(super) fn extra(kind: u32, count: usize) -> Option<usize> {
     Some(match kind {
         1 | 14 | 17 => 4,
         3 => 12,

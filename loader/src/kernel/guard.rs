@@ -3,14 +3,16 @@
 
 use super::{
     Engine, KernelError, Pins,
-    object::{attach_one, load_program},
-    query::{self, Link},
+    attach::attach_one,
+    object::load_program,
+    query::{self, Link, Target},
     sys,
 };
 use abi::programs;
 use std::{
     fs::{self, File},
     io,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
@@ -29,16 +31,21 @@ pub struct Guard {
 impl Engine {
     /// Guards a parent cgroup under a name of the caller's choice: from now on no packet of a socket
     /// made in it or below leaves, unless a cgroup of this instance that the socket was made in (or
-    /// below) is enrolled. What is enrolled already goes on. The link is pinned and outlives us.
+    /// below) is enrolled. What is enrolled already goes on. The link is pinned and outlives us; one that
+    /// is there already stays.
     ///
     /// Cgroups of other instances below the parent have no packet passed either: give agents a parent
     /// of their own, which holds nothing else.
     pub fn guard(&mut self, parent: &File, name: &str) -> Result<(), KernelError> {
         let dir = self.dir.join(GUARDS).join(name);
         fs::create_dir_all(&dir).map_err(|e| KernelError::pin("create", &dir, e))?;
+        let path = dir.join(programs::GUARD);
+        if query::link(&path).is_ok_and(|l| is_at(&l, parent)) {
+            return Ok(());
+        }
+        sys::unpin(&path).map_err(|e| KernelError::pin("detach", &path, e))?;
         load_program(&mut self.ebpf, programs::GUARD)?;
         let link = attach_one(&mut self.ebpf, programs::GUARD, parent)?;
-        let path = dir.join(programs::GUARD);
         let pinned = link.pin(&path);
         pinned
             .map(drop)
@@ -75,6 +82,12 @@ impl Pins {
             _ => Ok(()),
         }
     }
+}
+
+/// Whether a link is attached to this cgroup.
+fn is_at(link: &Link, cgroup: &File) -> bool {
+    let here = cgroup.metadata().map(|m| m.ino());
+    matches!(link.target, Target::Cgroup { id, .. } if here.is_ok_and(|here| here == id))
 }
 
 /// Names in a directory of pins, sorted; none when it does not exist.

@@ -97,6 +97,23 @@ impl Books {
         self.0.at(index).map_or(0, slot)
     }
 
+    /// The row of a slot.
+    #[must_use]
+    pub fn row_of(&self, slot: u32) -> Option<u32> {
+        (0..self.0.len as u32).find(|index| self.owner(*index) == slot)
+    }
+
+    /// Says of how many flows of a row there is a record, by verdict. For whoever takes over the books and
+    /// has asked.
+    pub(super) fn set_recorded(&self, index: u32, flows: [u64; VERDICTS]) {
+        if let Some(p) = self.0.at(index) {
+            for (at, n) in flows.into_iter().enumerate() {
+                // SAFETY: within the mapping, aligned; only loaders write here.
+                unsafe { atomic(&raw mut (*p).recorded[at]) }.store(n, Ordering::Relaxed);
+            }
+        }
+    }
+
     /// Flows of a row that were ever folded.
     pub(super) fn folded(&self, index: u32) -> u64 {
         // SAFETY: fields of a mapped structure, indexes in range.
@@ -142,6 +159,17 @@ impl Books {
         }
     }
 
+    /// Takes quota for names and addresses that another set has learned.
+    pub(super) fn learned(&self, index: u32, names: u64, addrs: u64) {
+        if let Some(p) = self.0.at(index) {
+            // SAFETY: within the mapping, aligned, atomic on both sides.
+            unsafe {
+                atomic(&raw mut (*p).names_used).fetch_add(names, Ordering::Relaxed);
+                atomic(&raw mut (*p).addrs_used).fetch_add(addrs, Ordering::Relaxed);
+            }
+        }
+    }
+
     /// Gives back quota of forgotten names and addresses.
     pub(super) fn forget(&self, index: u32, names: u64, addrs: u64) {
         if let Some(p) = self.0.at(index) {
@@ -150,6 +178,43 @@ impl Books {
                 atomic(&raw mut (*p).names_used).fetch_sub(names, Ordering::Relaxed);
                 atomic(&raw mut (*p).addrs_used).fetch_sub(addrs, Ordering::Relaxed);
             }
+        }
+    }
+}
+
+/// `metrics_map` of a set of programs whose rows have another layout.
+pub(super) struct ForeignBooks {
+    words: Mapped<u64>,
+    row: usize,
+}
+
+impl ForeignBooks {
+    /// Of rows of this many bytes, a multiple of eight as the kernel makes all elements.
+    pub(super) fn new(map: impl AsFd, rows: u32, row: usize) -> io::Result<Self> {
+        let words = Mapped::new(map, rows * (row / 8) as u32)?;
+        Ok(Self { words, row })
+    }
+
+    fn word(&self, index: u32, offset: usize) -> Option<*mut u64> {
+        let at = (index as usize * self.row + offset) / 8;
+        (offset < self.row).then(|| self.words.at(at as u32))?
+    }
+
+    /// A copy of one row.
+    pub(super) fn row(&self, index: u32) -> Option<Vec<u8>> {
+        let mut bytes = Vec::with_capacity(self.row);
+        for offset in (0..self.row).step_by(8) {
+            // SAFETY: within the mapping; plain integers.
+            bytes.extend(unsafe { self.word(index, offset)?.read_volatile() }.to_ne_bytes());
+        }
+        Some(bytes)
+    }
+
+    /// Adds to a counter, which is aligned as the kernel side needs it.
+    pub(super) fn add(&self, index: u32, offset: usize, n: u64) {
+        if let Some(p) = self.word(index, offset) {
+            // SAFETY: within the mapping, aligned; programs add atomically too.
+            unsafe { atomic(p) }.fetch_add(n, Ordering::Relaxed);
         }
     }
 }

@@ -6,8 +6,8 @@ use super::{
     policy_maps::PolicyMaps,
 };
 use abi::{
-    LearnedAddr, LearnedAddrKey, LearnedName, LearnedNameKey, LiveFlow, SlotConfig, SlotInfo,
-    SlotMetrics, close, maps, programs,
+    Flow, HeirKey, LearnedAddr, LearnedAddrKey, LearnedName, LearnedNameKey, LiveFlow, SlotConfig,
+    SlotInfo, SlotMetrics, close, maps, programs,
 };
 use aya::maps::{Array, HashMap, Map, MapData};
 use nix::fcntl::{Flock, FlockArg};
@@ -220,6 +220,36 @@ impl Pins {
         Ok(())
     }
 
+    /// Adds what another set of programs has learned; how many names and addresses were new.
+    pub(super) fn learn(&self, more: &Learned) -> Result<(u64, u64), KernelError> {
+        let mut names = self.hash::<LearnedNameKey, LearnedName>(maps::LEARNED_NAMES)?;
+        let mut addrs = self.hash::<LearnedAddrKey, LearnedAddr>(maps::LEARNED_ADDRS)?;
+        let (mut n, mut m) = (0, 0);
+        for (key, name) in &more.names {
+            n += u64::from(added(
+                names.insert(P(*key), P(*name), NEW),
+                maps::LEARNED_NAMES,
+            )?);
+        }
+        for (key, addr) in &more.addrs {
+            m += u64::from(added(
+                addrs.insert(P(*key), P(*addr), NEW),
+                maps::LEARNED_ADDRS,
+            )?);
+        }
+        Ok((n, m))
+    }
+
+    /// Lets flows of another set of programs go on when their sockets are met. What finds no room is
+    /// judged as if the socket were older than the firewall.
+    pub fn inherit(&self, flows: &[(HeirKey, Flow)]) -> Result<(), KernelError> {
+        let mut heirs = self.hash::<HeirKey, Flow>(maps::HEIRS)?;
+        for (key, flow) in flows {
+            added(heirs.insert(P(*key), P(*flow), NEW), maps::HEIRS)?;
+        }
+        Ok(())
+    }
+
     /// The policy maps.
     pub fn policy(&self) -> Result<PolicyMaps, KernelError> {
         PolicyMaps::open(self)
@@ -241,6 +271,18 @@ pub(super) fn entries<K: Plain, V: Plain>(
 ) -> Result<Vec<(K, V)>, KernelError> {
     let all: Result<Vec<_>, _> = map.iter().map(|r| r.map(|(k, v)| (k.0, v.0))).collect();
     all.map_err(|e| KernelError::map("read", name, io_error(e)))
+}
+
+/// `BPF_NOEXIST`.
+const NEW: u64 = 1;
+
+/// Whether an entry is new. One that is there already, or finds no room, is no error.
+fn added(r: Result<(), aya::maps::MapError>, name: &'static str) -> Result<bool, KernelError> {
+    match r.map_err(io_error) {
+        Ok(()) => Ok(true),
+        Err(e) if matches!(e.raw_os_error(), Some(libc::EEXIST | libc::E2BIG)) => Ok(false),
+        Err(e) => Err(KernelError::map("write", name, e)),
+    }
 }
 
 pub(super) fn removed(

@@ -1,9 +1,12 @@
 //! The only room that touches the kernel's BPF side: loads the object, attaches it, pins what must
 //! outlive us, and reads and writes the maps.
 
+mod adopt;
+mod attach;
 mod backstop;
 mod btf;
 mod diag;
+mod foreign;
 mod guard;
 mod mapped;
 mod maps;
@@ -15,16 +18,20 @@ pub mod probe;
 pub mod query;
 mod rings;
 mod sys;
+mod types;
 mod veth;
 
+pub use adopt::Updated;
+pub use attach::Attached;
 pub use backstop::Backstop;
 pub use btf::{BtfError, VMLINUX};
+pub use foreign::Foreign;
 pub use guard::Guard;
 pub use mapped::Books;
 pub use maps::{Learned, Pins, Sockets};
-pub use object::{Attached, Engine, Sizes, object};
+pub use object::{Engine, Sizes, object};
 pub use policy_maps::PolicyMaps;
-pub use rings::{Rings, Taken};
+pub use rings::{BATCH, Rings, Taken};
 pub use veth::host_sides;
 
 use crate::machine;
@@ -91,6 +98,48 @@ pub enum KernelError {
         "this kernel takes no programs at interfaces (TCX, Linux 6.6): frames of AF_PACKET and sockets made in another cgroup leave unseen"
     )]
     NoTcx,
+    /// A pin is not what this build would have made.
+    #[error(
+        "{name} at {} has another layout than this build's, under the same version: `ebpf-manager detach` removes what is pinned, once nothing needs it",
+        path.display()
+    )]
+    Layout {
+        /// What differs.
+        name: &'static str,
+        /// Which pin.
+        path: PathBuf,
+    },
+    /// A program reads its slot's configuration from elsewhere than the one that it would replace.
+    #[error(
+        "program {name} must not replace the one at {}: it keeps its configuration in another map", path.display()
+    )]
+    Storage {
+        /// Name of the program.
+        name: &'static str,
+        /// Pin of the link.
+        path: PathBuf,
+    },
+    /// An update stopped half-way.
+    #[error(
+        "cannot put the new program behind {}: {source}; {done} of {all} programs are new, the others work on as before: start again",
+        path.display()
+    )]
+    Update {
+        /// Pin of the link.
+        path: PathBuf,
+        /// Links that were updated.
+        done: usize,
+        /// Links there are.
+        all: usize,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// A name is in use for another cgroup.
+    #[error("{} is attached to another cgroup", path.display())]
+    Elsewhere {
+        /// Pin of the link.
+        path: PathBuf,
+    },
     /// The policy does not fit.
     #[error(
         "the policy has {entries} entries in {map} and the map holds {limit}: use wider patterns or split the policy by project"

@@ -5,14 +5,10 @@ use abi::{ConfigCopies, SlotConfig, SlotInfo, SlotMetrics, maps, programs};
 use aya::{
     Btf, Ebpf, EbpfLoader,
     maps::{Map, MapData},
-    programs::{
-        CgroupSkbAttachType, Program, ProgramError,
-        links::{CgroupAttachMode, FdLink},
-    },
+    programs::{Program, ProgramError},
 };
 use std::{
-    fs::{self, File},
-    io,
+    fs, io,
     os::fd::{AsFd as _, BorrowedFd},
     path::{Path, PathBuf},
 };
@@ -59,30 +55,70 @@ impl Default for Sizes {
 
 /// Interfaces that one container has, on average, at most.
 const DEVICES_A_SLOT: u32 = 16;
+/// Live flows of a slot that find room when another set of programs takes over.
+const HEIRS_A_SLOT: u32 = 4096;
+/// The same of all slots together.
+const HEIRS_MOST: u32 = 1 << 16;
+
+impl Sizes {
+    /// Rows of the books: one a slot, and row 0 for what is not enrolled.
+    pub(super) fn rows(&self) -> u32 {
+        self.slots + 1
+    }
+
+    /// Maps that are not made as large as the object says, and how large.
+    pub(super) fn entries(&self) -> [(&'static str, u32); 11] {
+        [
+            (maps::RING_ALLOWED, self.ring_bytes),
+            (maps::RING_DENIED, self.ring_bytes),
+            (maps::METRICS, self.rows()),
+            (maps::SLOT_INFO, self.rows()),
+            (maps::CONFIGS, self.rows()),
+            (maps::HANDLED, self.rows()),
+            (
+                maps::HEIRS,
+                self.slots.saturating_mul(HEIRS_A_SLOT).min(HEIRS_MOST),
+            ),
+            (maps::DEVICES, self.slots.saturating_mul(DEVICES_A_SLOT)),
+            (maps::LEARNED_ADDRS, self.slots * self.addrs),
+            (maps::LEARNED_NAMES, self.slots * self.names),
+            // Two epochs of each slot, and row 0 for what is not enrolled.
+            (maps::FOLDS, self.rows() * self.folds * 2),
+        ]
+    }
+}
 
 /// A loaded object whose maps are pinned, ready to be attached.
 pub struct Engine {
     pub(super) ebpf: Ebpf,
     pub(super) dir: PathBuf,
-    sizes: Sizes,
+    pub(super) sizes: Sizes,
     slots: MapData,
     copies: MapData,
     books: Books,
 }
 
-/// Where an attachment's pins are.
-#[derive(Debug)]
-pub struct Attached {
-    /// Directory of the links.
-    pub links: PathBuf,
-}
+/// Iterators and the maps that they go over.
+pub(super) const ITERATORS: [(&str, &str); 2] = [
+    (programs::ITER_TCP, maps::TCP_FLOWS),
+    (programs::ITER_DGRAM, maps::DGRAM_FLOWS),
+];
 
 impl Engine {
     /// Loads the object, verifies every program and pins maps and iterators below `dir`, which must
     /// exist on a BPF file system.
     pub fn load(dir: &Path, sizes: Sizes) -> Result<Self, KernelError> {
-        let rows = sizes.slots + 1;
-        let mut ebpf = open(sizes)?;
+        Self::load_object(OBJECT, dir, sizes, &[])
+    }
+
+    /// The same for any object, which takes some maps from where they are pinned already.
+    pub fn load_object(
+        object: &[u8],
+        dir: &Path,
+        sizes: Sizes,
+        reused: &[(&'static str, PathBuf)],
+    ) -> Result<Self, KernelError> {
+        let ebpf = open(object, sizes, reused)?;
         let map_dir = dir.join("maps");
         fs::create_dir(&map_dir).map_err(|e| KernelError::pin("create", &map_dir, e))?;
         for name in maps::ALL {
@@ -93,21 +129,31 @@ impl Engine {
             map.pin(&path)
                 .map_err(|e| KernelError::pin("pin map", path, io::Error::other(e)))?;
         }
+        let engine = Self::of(ebpf, dir, sizes)?;
+        engine.pin_iterators()?;
+        engine.books.open(0, &engine.limits(0));
+        Ok(engine)
+    }
+
+    /// An engine out of a loaded object whose maps are pinned below `dir`.
+    pub(super) fn of(mut ebpf: Ebpf, dir: &Path, sizes: Sizes) -> Result<Self, KernelError> {
         let slots = take(&mut ebpf, maps::SLOT)?;
         let copies = take(&mut ebpf, maps::CONFIGS)?;
-        let books = books(&ebpf, rows)?;
-        let engine = Self {
+        let books = books(&ebpf, sizes.rows())?;
+        Ok(Self {
             ebpf,
             dir: dir.to_owned(),
             sizes,
             slots,
             copies,
             books,
-        };
-        engine.pin_iterator(programs::ITER_TCP, maps::TCP_FLOWS)?;
-        engine.pin_iterator(programs::ITER_DGRAM, maps::DGRAM_FLOWS)?;
-        engine.books.open(0, &engine.limits(0));
-        Ok(engine)
+        })
+    }
+
+    /// How large its maps are.
+    #[must_use]
+    pub fn sizes(&self) -> Sizes {
+        self.sizes
     }
 
     fn limits(&self, slot: u32) -> SlotMetrics {
@@ -120,6 +166,16 @@ impl Engine {
         m
     }
 
+    /// Pins the iterators that are not there.
+    pub(super) fn pin_iterators(&self) -> Result<(), KernelError> {
+        for (name, map) in ITERATORS {
+            if !self.dir.join(name).exists() {
+                self.pin_iterator(name, map)?;
+            }
+        }
+        Ok(())
+    }
+
     fn pin_iterator(&self, name: &'static str, map: &'static str) -> Result<(), KernelError> {
         let prog = program_fd(&self.ebpf, name)?;
         let target = Pins::new(&self.dir).map(map)?;
@@ -130,20 +186,6 @@ impl Engine {
             })?;
         let path = self.dir.join(name);
         sys::pin(link.as_fd(), &path).map_err(|e| KernelError::pin("pin", path, e))
-    }
-
-    /// Attaches every program to a cgroup and pins the links below `links/NAME`. The cgroup stays
-    /// closed (its slot is zero, and zero denies) until [`Engine::enrol`].
-    pub fn attach(&mut self, cgroup: &File, name: &str) -> Result<Attached, KernelError> {
-        let links = self.dir.join("links").join(name);
-        fs::create_dir_all(&links).map_err(|e| KernelError::pin("create", &links, e))?;
-        for program in programs::CGROUP {
-            let link = attach_one(&mut self.ebpf, program, cgroup)?;
-            let path = links.join(program);
-            link.pin(&path)
-                .map_err(|e| KernelError::pin("pin link", path, io::Error::other(e)))?;
-        }
-        Ok(Attached { links })
     }
 
     /// Configuration of an attached cgroup; nothing when it is not attached any more.
@@ -180,6 +222,13 @@ impl Engine {
         configure(&self.slots, &self.copies, info.cgroup_id, config)
     }
 
+    /// Adds what another set of programs has learned for the slot of a row, at the cost of its quota.
+    pub fn learn(&self, index: u32, more: &super::Learned) -> Result<(), KernelError> {
+        let (names, addrs) = self.pins().learn(more)?;
+        self.books.learned(index, names, addrs);
+        Ok(())
+    }
+
     /// Books of the slots.
     #[must_use]
     pub fn books(&self) -> &Books {
@@ -188,7 +237,7 @@ impl Engine {
 
     /// The reading end of both rings, the folded rows and the iterators.
     pub fn rings(&self) -> Result<Rings, KernelError> {
-        Rings::open(&Pins::new(&self.dir), self.sizes.slots + 1)
+        Rings::open(&Pins::new(&self.dir), self.sizes.rows())
     }
 
     /// A loaded program, for running it on a made-up packet.
@@ -248,29 +297,30 @@ pub(super) fn copy(copies: &MapData, config: &SlotConfig) -> Result<(), KernelEr
     sys::map_update(copies, &key, both.as_bytes()).map_err(write)
 }
 
-/// Loads the object and has every program verified; nothing is attached or pinned.
-pub(super) fn open(sizes: Sizes) -> Result<Ebpf, KernelError> {
-    if OBJECT.is_empty() {
+/// Loads an object and has every program verified; nothing is attached or pinned. Maps that are named in
+/// `reused` are taken from their pins as they are.
+pub(super) fn open(
+    object: &[u8],
+    sizes: Sizes,
+    reused: &[(&'static str, PathBuf)],
+) -> Result<Ebpf, KernelError> {
+    if object.is_empty() {
         return Err(KernelError::NoObject);
     }
     let offsets = btf::offsets()?;
-    let rows = sizes.slots + 1;
-    let mut ebpf = EbpfLoader::new()
+    let mut loader = EbpfLoader::new();
+    for (name, entries) in sizes.entries() {
+        loader.map_max_entries(name, entries);
+    }
+    for (name, path) in reused {
+        loader.map_pin_path(name, path.as_path());
+    }
+    let mut ebpf = loader
         .override_global("TCP_OFFSETS", &offsets.tcp, true)
         .override_global("SK_ERR_OFFSET", &offsets.error, true)
         .override_global("SK_STATE_OFFSET", &offsets.state, true)
         .override_global("SK_KERN", &offsets.kern, true)
-        .map_max_entries(maps::RING_ALLOWED, sizes.ring_bytes)
-        .map_max_entries(maps::RING_DENIED, sizes.ring_bytes)
-        .map_max_entries(maps::METRICS, rows)
-        .map_max_entries(maps::SLOT_INFO, rows)
-        .map_max_entries(maps::CONFIGS, rows)
-        .map_max_entries(maps::DEVICES, sizes.slots.saturating_mul(DEVICES_A_SLOT))
-        .map_max_entries(maps::LEARNED_ADDRS, sizes.slots * sizes.addrs)
-        .map_max_entries(maps::LEARNED_NAMES, sizes.slots * sizes.names)
-        // Two epochs of each slot, and row 0 for what is not enrolled.
-        .map_max_entries(maps::FOLDS, rows * sizes.folds * 2)
-        .load(OBJECT)
+        .load(object)
         .map_err(|e| KernelError::Load(Box::new(e)))?;
     load_programs(&mut ebpf)?;
     Ok(ebpf)
@@ -336,14 +386,14 @@ pub(super) fn load_program(ebpf: &mut Ebpf, name: &'static str) -> Result<(), Ke
     .map_err(|e| refused(name, e))
 }
 
-fn missing(name: &'static str) -> KernelError {
+pub(super) fn missing(name: &'static str) -> KernelError {
     KernelError::Missing {
         kind: "program",
         name,
     }
 }
 
-fn refused(name: &'static str, e: ProgramError) -> KernelError {
+pub(super) fn refused(name: &'static str, e: ProgramError) -> KernelError {
     KernelError::Program {
         name,
         source: Box::new(e),
@@ -356,38 +406,5 @@ struct BtfRead;
 impl From<BtfRead> for KernelError {
     fn from(_: BtfRead) -> Self {
         Self::Btf(btf::BtfError::Malformed)
-    }
-}
-
-/// Attaches one program and hands out its link.
-pub(super) fn attach_one(
-    ebpf: &mut Ebpf,
-    name: &'static str,
-    cgroup: &File,
-) -> Result<FdLink, KernelError> {
-    // Links allow several programs at one place whatever the mode; kernels refuse the others' flags.
-    const MODE: CgroupAttachMode = CgroupAttachMode::Single;
-    let program = ebpf.program_mut(name).ok_or_else(|| missing(name))?;
-    let refused = |e| refused(name, e);
-    let no_link = |e: aya::programs::links::LinkError| KernelError::Call {
-        what: "the kernel made no link for a cgroup program",
-        source: io::Error::other(e),
-    };
-    macro_rules! link {
-        ($p:expr, $id:expr) => {{
-            let id = $id.map_err(refused)?;
-            let link = $p.take_link(id).map_err(refused)?;
-            FdLink::try_from(link).map_err(no_link)
-        }};
-    }
-    match program {
-        Program::CgroupSkb(p) if name == programs::EGRESS || name == programs::GUARD => {
-            link!(p, p.attach(cgroup, CgroupSkbAttachType::Egress, MODE))
-        }
-        Program::CgroupSkb(p) => link!(p, p.attach(cgroup, CgroupSkbAttachType::Ingress, MODE)),
-        Program::CgroupSock(p) => link!(p, p.attach(cgroup, MODE)),
-        Program::CgroupSockAddr(p) => link!(p, p.attach(cgroup, MODE)),
-        Program::SockOps(p) => link!(p, p.attach(cgroup, MODE)),
-        _ => Err(missing(name)),
     }
 }

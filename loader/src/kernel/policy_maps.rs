@@ -152,6 +152,20 @@ impl PolicyMaps {
         })
     }
 
+    /// Removes every policy but those that slots name. For whoever takes over and knows of no other.
+    pub fn keep(&mut self, used: &BTreeSet<u32>) -> Result<(), KernelError> {
+        sys::grace_period()?;
+        let idle = |head: &[u8]| {
+            let id = head.first_chunk().map(|b| u32::from_ne_bytes(*b));
+            id.is_some_and(|id| !used.contains(&id))
+        };
+        purge(&mut self.addrs, maps::POLICY_ADDRS, |k| idle(&k.data()))?;
+        purge(&mut self.names, maps::POLICY_NAMES, |k| idle(&k.data()))?;
+        purge(&mut self.chain, maps::POLICY_CHAIN, |k| {
+            !used.contains(&k.data()[0])
+        })
+    }
+
     /// Removes every entry under an id that no slot has named yet: what a writer left there that died
     /// half-way. Mixed with another policy it would open or close what that policy does not.
     pub fn discard(&mut self, policy: u32) -> Result<(), KernelError> {

@@ -1,6 +1,6 @@
 //! What this kernel can do, found out by asking it rather than by its version.
 
-use super::{KernelError, btf, object, query, sys};
+use super::{KernelError, Sizes, btf, object, query, sys};
 use abi::programs;
 use aya::{
     Btf,
@@ -103,7 +103,7 @@ pub fn types() -> Result<(), KernelError> {
 
 /// Loads every program as `run` and `serve` would, attaches and pins nothing, and lets them go again.
 pub fn trial() -> Result<(), KernelError> {
-    let mut ebpf = object::open(object::Sizes::default())?;
+    let mut ebpf = object::open(object(), Sizes::default(), &[])?;
     [programs::GUARD, programs::BACKSTOP]
         .into_iter()
         .try_for_each(|name| object::load_program(&mut ebpf, name))

@@ -205,6 +205,13 @@ impl Pins {
         self.dir().join("maps").join(name)
     }
 
+    /// What tells this set of maps from every other one of this boot: the kernel's id of its books. 0 when
+    /// they are not there.
+    #[must_use]
+    pub fn set(&self) -> u32 {
+        map(&self.map_path(maps::METRICS)).map_or(0, |m| m.id)
+    }
+
     /// How full a ring is, without taking anything out of it.
     pub fn ring_fill(&self, name: &'static str) -> Result<RingFill, KernelError> {
         let bytes = map(&self.map_path(name))?.max_entries;

@@ -1,13 +1,13 @@
 //! The reading side: both rings, the folded rows, idle flush and the end of a slot.
 
 use super::{Books, KernelError, Pins, io_error, mapped::Switches, pod::P, sys};
-use abi::{FlowEvent, FoldKey, FoldRow, NO_RULE, maps};
+use abi::{FlowEvent, FoldKey, FoldRow, NO_RULE, VERDICTS, maps};
 use aya::maps::{Map, MapData, RingBuf};
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 use zerocopy::FromBytes as _;
 
 /// Entries of one ring that a drain hands out at most.
-const BATCH: usize = 1 << 14;
+pub const BATCH: usize = 1 << 14;
 
 /// What became of an entry of a ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +36,8 @@ pub struct Rings {
     rows: u32,
     /// Of each row: its slot, and how many of its folded flows were drained already.
     folded: Vec<(u32, u64)>,
+    /// Epochs that a reader before this one may have begun to take, and left.
+    unread: u32,
 }
 
 fn ring(pins: &Pins, name: &'static str) -> Result<RingBuf<MapData>, KernelError> {
@@ -56,6 +58,7 @@ impl Rings {
             pins: pins.clone(),
             rows,
             folded: vec![(0, 0); rows as usize],
+            unread: 2,
         })
     }
 
@@ -117,9 +120,11 @@ impl Rings {
                 *seen = now;
             }
         }
+        any |= self.unread > 0;
         if !any {
             return Ok(Vec::new());
         }
+        self.unread = self.unread.saturating_sub(1);
         let epoch = self.switches.next_epoch();
         self.settle()?;
         let mut rows = self.table(epoch)?;
@@ -156,11 +161,17 @@ impl Rings {
         self.books.recorded(index, slot, verdict, flows);
     }
 
+    /// Says of how many flows of a row there is a record. For whoever takes over and has asked.
+    pub fn set_recorded(&self, index: u32, flows: [u64; VERDICTS]) {
+        self.books.set_recorded(index, flows);
+    }
+
     fn table(&self, epoch: u32) -> Result<Vec<(FoldKey, FoldRow)>, KernelError> {
         let mut map = self.pins.folds()?;
         let all: Result<Vec<_>, _> = map.iter().map(|r| r.map(|(k, v)| (k.0, v.0))).collect();
         let mut rows = all.map_err(|e| KernelError::map("read", maps::FOLDS, io_error(e)))?;
-        rows.retain(|(k, _)| k.epoch == epoch);
+        // Those of earlier ones were left by a reader that died over them.
+        rows.retain(|(k, _)| k.epoch != epoch.wrapping_add(1));
         for (key, _) in &rows {
             map.remove(&P(*key))
                 .map_err(|e| KernelError::map("remove from", maps::FOLDS, io_error(e)))?;

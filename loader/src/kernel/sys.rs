@@ -2,7 +2,8 @@
 
 use super::KernelError;
 use aya_obj::generated::{
-    BPF_F_BEFORE, bpf_attach_type, bpf_attr, bpf_cmd, bpf_link_info, bpf_map_info, bpf_map_type,
+    BPF_F_BEFORE, bpf_attach_type, bpf_attr, bpf_btf_info, bpf_cmd, bpf_link_info, bpf_map_info,
+    bpf_map_type,
 };
 use std::{
     ffi::CString,
@@ -63,6 +64,70 @@ pub(super) fn map_lookup(map: BorrowedFd<'_>, key: &[u8], value: &mut [u8]) -> i
         &mut element(map, key, value.as_mut_ptr()),
     )
     .map(drop)
+}
+
+/// `BPF_MAP_DELETE_ELEM`. `key` must have the map's size.
+pub(super) fn map_delete(map: BorrowedFd<'_>, key: &[u8]) -> io::Result<()> {
+    bpf(
+        bpf_cmd::BPF_MAP_DELETE_ELEM,
+        &mut element(map, key, std::ptr::null_mut()),
+    )
+    .map(drop)
+}
+
+/// Every key of a map whose keys have this many bytes (`BPF_MAP_GET_NEXT_KEY`). Of a map that changes
+/// meanwhile a key may be missing or there twice.
+pub(super) fn map_keys(map: BorrowedFd<'_>, bytes: usize) -> io::Result<Vec<Vec<u8>>> {
+    let mut keys: Vec<Vec<u8>> = Vec::new();
+    loop {
+        let mut next = vec![0; bytes];
+        let last = keys.last().map_or(&[][..], Vec::as_slice);
+        let mut attr = element(map, last, next.as_mut_ptr());
+        if last.is_empty() {
+            attr.__bindgen_anon_2.key = 0;
+        }
+        match bpf(bpf_cmd::BPF_MAP_GET_NEXT_KEY, &mut attr) {
+            Ok(_) => keys.push(next),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(keys),
+            Err(e) => return Err(e),
+        }
+    }
+}
+
+/// `BPF_LINK_UPDATE`: puts another program behind a link. The kernel changes it in one step, and every
+/// event meets the one or the other.
+pub(super) fn link_update(path: &Path, program: BorrowedFd<'_>) -> io::Result<()> {
+    let link = open_pin(path, Kind::Link)?;
+    // SAFETY: all zeroes is a valid `bpf_attr`.
+    let mut attr: bpf_attr = unsafe { zeroed() };
+    attr.link_update.link_fd = link.as_raw_fd() as u32;
+    attr.link_update.__bindgen_anon_1.new_prog_fd = program.as_raw_fd() as u32;
+    bpf(bpf_cmd::BPF_LINK_UPDATE, &mut attr).map(drop)
+}
+
+/// Type information that the kernel has, by its id.
+pub(super) fn btf(id: u32) -> io::Result<Vec<u8>> {
+    // SAFETY: all zeroes is a valid `bpf_attr`.
+    let mut attr: bpf_attr = unsafe { zeroed() };
+    attr.__bindgen_anon_6.__bindgen_anon_1.btf_id = id;
+    let fd = bpf(bpf_cmd::BPF_BTF_GET_FD_BY_ID, &mut attr)?;
+    // SAFETY: the kernel just made this descriptor for us.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd as i32) };
+    let mut data = Vec::new();
+    loop {
+        // SAFETY: plain integers.
+        let mut out: bpf_btf_info = unsafe { zeroed() };
+        out.btf = data.as_mut_ptr() as u64;
+        out.btf_size = data.len() as u32;
+        // SAFETY: type information, which it was asked for; `out` holds a buffer and its length.
+        unsafe { info_into(fd.as_fd(), &mut out) }?;
+        if out.btf_size as usize <= data.len() {
+            data.truncate(out.btf_size as usize);
+            return Ok(data);
+        }
+        // The first answer is the size.
+        data.resize(out.btf_size as usize, 0);
+    }
 }
 
 /// `BPF_LINK_CREATE` for an iterator over the elements of one map. aya's `Iter::attach` has no way to
@@ -151,12 +216,24 @@ fn open_pin(path: &Path, kind: Kind) -> io::Result<OwnedFd> {
 unsafe fn info<T>(fd: BorrowedFd<'_>) -> io::Result<T> {
     // SAFETY: promised by the caller.
     let mut out: T = unsafe { zeroed() };
+    // SAFETY: as above; without buffers of ours in it.
+    unsafe { info_into(fd, &mut out) }?;
+    Ok(out)
+}
+
+/// The same into a description that holds buffers of ours.
+///
+/// # Safety
+///
+/// `T` is the kernel's description of the kind of object that `fd` is; its pointers are valid for the
+/// lengths beside them.
+unsafe fn info_into<T>(fd: BorrowedFd<'_>, out: &mut T) -> io::Result<()> {
     // SAFETY: all zeroes is a valid `bpf_attr`.
     let mut attr: bpf_attr = unsafe { zeroed() };
     attr.info.bpf_fd = fd.as_raw_fd() as u32;
     attr.info.info_len = size_of::<T>() as u32;
-    attr.info.info = std::ptr::from_mut(&mut out) as u64;
-    bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attr).map(|_| out)
+    attr.info.info = std::ptr::from_mut(out) as u64;
+    bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attr).map(drop)
 }
 
 /// The link behind a pin. aya's `LinkInfo` does not tell the cgroup.

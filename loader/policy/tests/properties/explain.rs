@@ -45,7 +45,8 @@ fn programs(told: &Explanation<'_>, question: &Question<'_>, mode: u8) -> (bool,
             0
         },
         resolver_count: u8::from(question.resolver),
-        pad: [0; 5],
+        phase: 0,
+        pad: [0; 4],
         resolvers,
     };
     let best = best(&compiled, question).map_or(bpf::decide::NONE, |(action, rule)| {

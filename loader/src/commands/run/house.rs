@@ -61,7 +61,7 @@ impl House {
         control_dir: &Path,
     ) -> Result<Self, CommandError> {
         let mount = cgroup::root()?;
-        let instance = root.create("run")?;
+        let instance = root.create(super::KIND)?;
         let operators = Operators::of_new(&instance.id, control_dir);
         let below = format!("{}/{}", cgroup::OURS, instance.id);
         let cgroup = Cgroup::at(mount.join(&below));

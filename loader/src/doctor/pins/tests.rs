@@ -180,3 +180,17 @@ fn an_instance_without_a_slot_is_in_the_making_or_died_in_it() {
     let unread = after(|i| i.slots = Err("cannot open map SLOT_INFO".into()));
     only(&unread, State::Problem, "slot", &["SLOT_INFO"]);
 }
+
+#[test]
+fn an_upgrade_that_was_left_half_way_is_named_until_a_loader_goes_on_with_it() {
+    let half_way = |alive| {
+        let mut found = after(|i| {
+            i.alive = alive;
+            config(i).phase = abi::PHASE_HEIR;
+        });
+        found.retain(|f| f.check == "slot" && f.state == State::Problem);
+        found
+    };
+    only(&half_way(false), State::Problem, "slot", &["handed over"]);
+    assert!(half_way(true).is_empty());
+}
