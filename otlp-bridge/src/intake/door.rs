@@ -19,7 +19,7 @@ use lease::BootTime;
 use prost::bytes::Bytes;
 use std::sync::Arc;
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::{OwnedRwLockReadGuard, OwnedSemaphorePermit, RwLock, Semaphore},
     task::spawn_blocking,
     time::timeout,
 };
@@ -47,6 +47,8 @@ pub(super) struct Door<K> {
     json: Arc<Semaphore>,
     waiting: Arc<Semaphore>,
     keeping: Arc<Semaphore>,
+    /// Held for reading by every request of logs until what it brought is on the disk or will never be.
+    passing: Arc<RwLock<()>>,
 }
 
 /// What the stamper makes of a request, for the work that comes after it.
@@ -69,7 +71,14 @@ impl<K: Keeper> Door<K> {
             json: permits(1),
             waiting: permits(bounds.waiting_bytes / UNIT),
             keeping: permits(bounds.keeping),
+            passing: Arc::default(),
         }
+    }
+
+    /// Waits until every request of logs that is being handled is over. What is on the disk then is all
+    /// that those will ever have brought whose sender has died.
+    pub(super) async fn settle(&self) {
+        drop(self.passing.write().await);
     }
 
     /// Answers a request.
@@ -101,19 +110,23 @@ impl<K: Keeper> Door<K> {
         request: Request<Body>,
     ) -> Result<(Accepted, Tally), Refused> {
         let batch = self.batch(signal, request.headers())?;
+        let passing = Arc::new(Arc::clone(&self.passing).read_owned().await);
         let (message, _charge) = self.read(signal, speech, request).await?;
         // When it was whole: whoever sends slowly gains nothing.
         let reading = clock::reading();
         self.house.book.observe(reading);
         let received = clock::reception(reading);
-        let work = self.work(signal, &message, &batch, received, true).await?;
+        let work = self
+            .work(signal, &message, &batch, (received, true), &passing)
+            .await?;
         let work = match work {
             Work::Ahead(at) => {
                 self.house
                     .book
                     .complete(at, self.house.bounds.patience)
                     .await;
-                self.work(signal, &message, &batch, received, false).await?
+                self.work(signal, &message, &batch, (received, false), &passing)
+                    .await?
             }
             done => done,
         };
@@ -192,15 +205,16 @@ impl<K: Keeper> Door<K> {
         signal: Signal,
         message: &Bytes,
         batch: &Option<BatchId>,
-        received: Reception,
-        may_wait: bool,
+        (received, may_wait): (Reception, bool),
+        passing: &Arc<OwnedRwLockReadGuard<()>>,
     ) -> Result<Work, Refused> {
         let permit = self.permit(&self.keeping, 1).await?;
         let (house, entrance) = (Arc::clone(&self.house), self.entrance);
         let (message, batch) = (message.clone(), batch.clone());
+        let passing = Arc::clone(passing);
         let work = spawn_blocking(move || {
             // It goes on when the sender has given up.
-            let _permit = permit;
+            let _until_then = (permit, passing);
             match signal {
                 Signal::Logs => house.logs(entrance, &message, batch.as_ref(), received, may_wait),
                 Signal::Metrics => Ok(house.metrics(entrance, &message, received, may_wait)?),

@@ -102,6 +102,7 @@ async fn what_is_held<K: Keeper>(
         let why = b"ask with ?boot=ID, 32 hexadecimal digits without dashes\n".to_vec();
         return plain(StatusCode::BAD_REQUEST, TEXT, why);
     };
+    door.settle().await;
     let keeper = Arc::clone(&door.house.keeper);
     let found = spawn_blocking(move || keeper.held(&boot).map_err(|e| e.to_string())).await;
     let found = found.unwrap_or_else(|_| Err("the search ended half-way".to_owned()));

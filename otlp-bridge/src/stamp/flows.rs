@@ -2,11 +2,15 @@
 
 use super::claims::{only, text};
 use crate::incoming::{Flows, Weight};
-use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value::Value};
+use opentelemetry_proto::tonic::{
+    common::v1::{KeyValue, any_value::Value},
+    logs::v1::LogRecord,
+};
 use wire::{
     FlowId,
-    fields::{COUNT, FLOW_ID, RECORD_ID, SERVICE_NAME, VERDICT},
-    stream::{CONTROL_PLANE, EGRESS, OVERSEER},
+    fields::{BOOT, COUNT, FLOW_ID, FLOWS, RECORD_ID, SERVICE_NAME, SLOT, VERDICT},
+    flow_id::is_boot,
+    stream::{CONTROL_PLANE, EGRESS, GAP, OVERSEER},
 };
 
 /// Longest id, bytes. A store refuses a whole request for one of more than 512.
@@ -37,9 +41,44 @@ pub(super) fn weight(stream: &str, attributes: &[KeyValue]) -> Weight {
     }
 }
 
-/// The flows that a record of [`EGRESS`] stands for; nothing if it does not say.
-pub(super) fn flows(attributes: &[KeyValue]) -> Option<Flows> {
+/// The flows that a record of the loader accounts for, if it is one that should: a flow's own tells of
+/// them, one of a gap declares them lost. The inner one is nothing if it does not say.
+pub(super) fn accounted(stream: &str, record: &LogRecord) -> Option<Option<Flows>> {
+    let attributes = &record.attributes;
+    match stream {
+        EGRESS => Some(flows(attributes)),
+        // Without a verdict they are flows whose end was not seen, which no verdict's count has.
+        OVERSEER if record.event_name == GAP && only(attributes, VERDICT.name).is_some() => {
+            Some(declared(attributes))
+        }
+        _ => None,
+    }
+}
+
+fn declared(attributes: &[KeyValue]) -> Option<Flows> {
+    let number = |name| match only(attributes, name)?.value {
+        Some(Value::IntValue(n)) => u64::try_from(n).ok(),
+        _ => None,
+    };
+    let boot = text(only(attributes, BOOT.name)).filter(|boot| is_boot(boot))?;
+    Some(Flows {
+        boot: boot.to_owned(),
+        slot: u32::try_from(number(SLOT.name)?).ok()?,
+        verdict: verdict(attributes)?.to_owned(),
+        count: number(FLOWS.name)?,
+    })
+}
+
+fn verdict(attributes: &[KeyValue]) -> Option<&str> {
     let verdict = text(only(attributes, VERDICT.name))?;
+    ["ALLOWED", "DENIED", "BYPASSED"]
+        .contains(&verdict)
+        .then_some(verdict)
+}
+
+/// The flows that a record of [`EGRESS`] stands for; nothing if it does not say.
+fn flows(attributes: &[KeyValue]) -> Option<Flows> {
+    let verdict = verdict(attributes)?;
     let id = FlowId::parse(text(only(attributes, FLOW_ID.name))?)?;
     let count = match only(attributes, COUNT.name) {
         // Only folded records have one.
@@ -50,12 +89,10 @@ pub(super) fn flows(attributes: &[KeyValue]) -> Option<Flows> {
         },
         _ => return None,
     };
-    ["ALLOWED", "DENIED", "BYPASSED"]
-        .contains(&verdict)
-        .then(|| Flows {
-            boot: id.boot.to_owned(),
-            slot: id.slot,
-            verdict: verdict.to_owned(),
-            count,
-        })
+    Some(Flows {
+        boot: id.boot.to_owned(),
+        slot: id.slot,
+        verdict: verdict.to_owned(),
+        count,
+    })
 }

@@ -205,7 +205,7 @@ impl Stamper<'_> {
         self.set_time(record);
         // Only resources that name a stream of the loader get here.
         let stream = envelope.named.clone().unwrap_or_default();
-        let flows = (stream == wire::stream::EGRESS).then(|| flows::flows(&record.attributes));
+        let flows = flows::accounted(&stream, record);
         self.out.tally.uncounted += u64::from(flows == Some(None));
         let id = flows::id(&record.attributes).unwrap_or_else(|| {
             let attributes = &mut record.attributes;

@@ -1,7 +1,8 @@
 //! The loader on its socket, and the collector over gRPC.
 
 use crate::house::{House, eventually, get, payload, record, said, says, sent_by};
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
+use tokio::time::timeout;
 use wire::{BatchId, Client, Failure, Held, Outcome, Payload, held};
 
 const BOOT: &str = "0123456789abcdef0123456789abcdef";
@@ -227,4 +228,26 @@ async fn closing_answers_what_is_under_way() {
     keeper.set_slow(false);
     assert_eq!(sending.await.unwrap(), Outcome::Delivered);
     closing.await.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_held_has_what_a_sender_brought_that_has_died() {
+    let house = House::new().await;
+    house.keeper.set_slow(true);
+    let client = Client::new(&house.loader());
+    let dying = tokio::spawn(async move {
+        let first = BatchId::first("l").unwrap();
+        client.send_batch(&flows(3), &first).await
+    });
+    eventually(|| house.keeper.waiting() == 1).await;
+    dying.abort();
+    assert!(dying.await.unwrap_err().is_cancelled());
+    let loader = house.loader();
+    let mut asked = tokio::spawn(async move { held::ask(&loader, BOOT).await });
+    // The disk takes its time, and so does the answer.
+    let early = timeout(Duration::from_millis(300), &mut asked).await;
+    assert!(early.is_err(), "{early:?}");
+    house.keeper.set_slow(false);
+    let held = asked.await.unwrap().unwrap();
+    assert_eq!(held.iter().map(|h| h.flows).sum::<u64>(), 3);
 }

@@ -129,6 +129,49 @@ fn flows_that_cannot_be_counted_are_kept_and_told() {
 }
 
 #[test]
+fn flows_that_the_loader_declares_lost_are_accounted_for() {
+    let gap = |attributes: Vec<KeyValue>| {
+        let mut one = record(250, attributes);
+        one.event_name = "clawker.overseer.gap".to_owned();
+        one
+    };
+    let whole = vec![
+        says("boot", BOOT),
+        says("verdict", "DENIED"),
+        pair("slot", int(7)),
+        pair("flows", int(41)),
+    ];
+    let flows = |attributes: &[KeyValue]| {
+        let one = gap(attributes.to_vec());
+        let mut stamped = stamp(LOADER, &request(stream("clawker-overseer"), vec![one]));
+        (stamped.records.remove(0).flows, stamped.tally.uncounted)
+    };
+    let wanted = Flows {
+        boot: BOOT.to_owned(),
+        slot: 7,
+        verdict: "DENIED".to_owned(),
+        count: 41,
+    };
+    assert_eq!(flows(&whole), (Some(wanted), 0));
+    // Flows whose end was not seen have no verdict, and are in no count of ended ones.
+    let unseen: Vec<_> = whole
+        .iter()
+        .filter(|a| a.key != "verdict")
+        .cloned()
+        .collect();
+    assert_eq!(flows(&unseen), (None, 0));
+    // What says too little is kept and told.
+    for lacking in ["boot", "slot", "flows"] {
+        let odd: Vec<_> = whole.iter().filter(|a| a.key != lacking).cloned().collect();
+        assert_eq!(flows(&odd), (None, 1), "{lacking}");
+    }
+    // The same words in another record declare nothing.
+    let other = record(250, whole);
+    let stamped = stamp(LOADER, &request(stream("clawker-overseer"), vec![other]));
+    assert_eq!(stamped.records[0].flows, None);
+}
+
+#[test]
 fn other_streams_are_refused() {
     for resource in [
         stream("clawker-envoy"),

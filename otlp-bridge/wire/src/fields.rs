@@ -286,7 +286,7 @@ fields! {
     "audit: gaps, records set aside" {
         /// Data stream of the records that this one is about.
         STREAM: Text = "stream";
-        /// Why they are missing, from a closed list: `refused`, `unseen`, `spool_full`, `spool_age`,
+        /// Why they are missing, from a closed list: `killed`, `refused`, `unseen`, `spool_full`, `spool_age`,
         /// `disk_full`, `aside_full`. Of a bypass, what made it begin or end: `operator`, `expired`, `over`.
         CAUSE: Text = "cause";
         /// How many records are missing.
