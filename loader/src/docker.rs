@@ -13,7 +13,7 @@ mod place;
 mod sockets;
 mod watcher;
 
-pub use place::candidates;
+pub use place::{candidates, parents};
 pub use watcher::{Engine, WatchError, Watcher};
 
 use std::{net::IpAddr, path::PathBuf};
@@ -60,6 +60,26 @@ pub struct Container {
     pub weaknesses: Vec<Weakness>,
     /// When it was started, nanoseconds of wall time, as the engine says.
     pub started: i64,
+}
+
+impl Container {
+    /// One of which nothing is known but that it is an agent's.
+    #[must_use]
+    pub fn unknown() -> Self {
+        Self {
+            id: String::new(),
+            name: String::new(),
+            is_agent: true,
+            agent: None,
+            project: None,
+            pid: 0,
+            cgroup: PathBuf::new(),
+            netns: None,
+            addresses: Vec::new(),
+            weaknesses: Vec::new(),
+            started: 0,
+        }
+    }
 }
 
 /// A container whose cgroup exists while the engine is still starting it: nothing of it runs yet. Its

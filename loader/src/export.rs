@@ -27,6 +27,7 @@ use std::{
 };
 use tokio::sync::{mpsc, oneshot, watch};
 use wire::{BatchId, Endpoint, LogRecord, Outlet, Payload, Snapshot, Source, stream};
+pub(crate) use worker::runtime;
 use worker::{Parcel, Worker};
 
 /// Records that may wait for their turn; some 20 MB.
@@ -211,6 +212,14 @@ impl Export {
     #[must_use]
     pub fn keeps(&self) -> bool {
         self.sender.is_some()
+    }
+
+    /// The bridge that records go to: a receiver that keeps them, on a socket of this machine. It can be
+    /// asked what it holds.
+    #[must_use]
+    pub fn bridge(&self) -> Option<Endpoint> {
+        let local = self.endpoint.url().starts_with("unix:");
+        (self.keeps() && local).then(|| self.endpoint.clone())
     }
 
     /// Starts the thread; not before the command was started, which is done by a process with one thread.

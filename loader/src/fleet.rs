@@ -7,11 +7,15 @@
 //!      iterators, links, books              └─▶ sink: audit records
 //! ```
 
+mod adopt;
 mod book;
+mod heir;
+mod held;
 mod leave;
 mod renew;
 pub mod roll;
 mod rules;
+mod ward;
 mod works;
 
 use crate::{
@@ -20,7 +24,7 @@ use crate::{
     cli::Mode,
     commands::CommandError,
     docker::News,
-    instance::{Claimed, Instance, InstanceError, Root},
+    instance::{Instance, InstanceError, Root},
     kernel::{Engine, KernelError, Sizes},
     operators::Operators,
     policy_file::PolicyFile,
@@ -29,7 +33,9 @@ use crate::{
     session::{Session, boot_now},
     sink::Sink,
 };
+use adopt::Past;
 use book::Book;
+use heir::Old;
 use lease::{FileError, LeasesError};
 use roll::{Life, Roll, Step};
 use rules::Rules;
@@ -39,6 +45,7 @@ use std::{
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
+use ward::Ward;
 
 /// Name of the instance.
 pub const INSTANCE: &str = "serve";
@@ -80,11 +87,9 @@ pub enum FleetError {
         /// Where cgroup v2 is mounted.
         root: PathBuf,
     },
-    /// A loader died and left its pins.
-    #[error(
-        "the loader of {0} is dead and its pins are still there: `ebpf-manager detach --instance {0}` removes them when the containers have ended (--force: at once, and they lose their firewall)"
-    )]
-    Left(String),
+    /// A parent cgroup that holds more than agents.
+    #[error("--cgroup-parent {}: we live below it, and whoever is no agent has no network there: give agents a parent of their own", .0.display())]
+    OwnParent(PathBuf),
 }
 
 /// How a fleet is set up.
@@ -104,6 +109,10 @@ pub struct Setup<'a> {
     pub leases_group: Option<u32>,
     /// Where control sockets are, and what operators did without a loader.
     pub control_dir: &'a Path,
+    /// Parents of agents' cgroups that are guarded, as for `docker run --cgroup-parent`.
+    pub parents: &'a [String],
+    /// Socket of the engine.
+    pub engine: Option<&'a Path>,
 }
 
 /// Sizes of the maps for this many agents. Tables are allocated for all of them at once, so each has less
@@ -147,48 +156,64 @@ pub struct Fleet {
     /// Trouble that was told already, by whom it is about.
     told: HashMap<Life, String>,
     looked: Instant,
+    ward: Ward,
+    past: Past,
+    /// A set of programs of another version, as long as its last records are on their way.
+    old: Option<Old>,
 }
 
 impl Fleet {
-    /// Loads the programs and pins the maps. Nobody is guarded yet.
+    /// Loads the programs and pins the maps, or takes over those of a loader that is dead: whom it has
+    /// enrolled stays so all the time. Then the way of the records is opened, as soon as it is known which
+    /// of them a loader before has brought there.
     pub fn open(root: &Root, setup: Setup<'_>, sink: &mut Sink) -> Result<Self, FleetError> {
         let mount = cgroup::root()?;
-        let instance = match root.claim(INSTANCE)? {
-            Claimed::Fresh(instance) => instance,
-            Claimed::Left(found) => return Err(FleetError::Left(found.id)),
-        };
-        let furnish = || -> Result<_, FleetError> {
-            let book = Book::open(setup.leases, setup.leases_group)?;
-            let engine = Engine::load(instance.pins.dir(), setup.sizes)?;
-            let session = Session::new(engine.rings()?, &instance.pins);
-            Ok((book, engine, session))
-        };
-        let ((book, trouble), engine, session) = match furnish() {
-            Ok(all) => all,
-            Err(e) => {
-                // Nothing is attached; what cannot be removed is told by the next start.
-                let _ = crate::instance::remove_pins(instance.pins.dir());
-                return Err(e);
-            }
-        };
+        let mut taken = root.take_over(INSTANCE, setup.sizes)?;
+        let (book, trouble) = Book::open(setup.leases, setup.leases_group)?;
         if let Some(e) = trouble {
             sink.complain_once(&format!("{e}; leases begin anew"));
         }
-        let operators = Operators::of_new(&instance.id, setup.control_dir);
-        Ok(Self {
+        let before = taken.before.take();
+        let adopted = taken.updated.is_some() || before.is_some();
+        let session = Session::new(taken.engine.rings()?, &taken.instance.pins);
+        let operators = if adopted {
+            Operators::new(INSTANCE, setup.control_dir)
+        } else {
+            Operators::of_new(INSTANCE, setup.control_dir)
+        };
+        let slots = taken.engine.sizes().slots;
+        if slots != setup.sizes.slots {
+            sink.complain_once(&format!(
+                "the maps that were taken over have room for {slots} agents, whatever --max-agents says"
+            ));
+        }
+        let mut fleet = Self {
             root: root.clone(),
-            instance,
-            engine,
+            instance: taken.instance,
+            engine: taken.engine,
             session,
             operators,
-            roll: Roll::new(setup.sizes.slots, setup.linger),
+            roll: Roll::new(slots, setup.linger),
             rules: Rules::new(setup.policy, setup.mode),
             book,
             guards: HashMap::new(),
             mount,
             told: HashMap::new(),
             looked: Instant::now(),
-        })
+            ward: Ward::new(setup.parents, setup.engine),
+            past: Past::Clear,
+            old: None,
+        };
+        // Before anybody can come.
+        fleet.guard_parents()?;
+        let placed = match before {
+            Some(before) => fleet.take_from(before, sink)?,
+            None => HashMap::new(),
+        };
+        fleet.adopt(&placed, sink)?;
+        fleet.lift_guards()?;
+        fleet.begin(adopted, sink);
+        Ok(fleet)
     }
 
     /// Name of the instance.
@@ -221,6 +246,16 @@ impl Fleet {
             let message = why.clone();
             sink.tell(&Event::now(&owner, Kind::Unguarded { message }));
         }
+        match &news {
+            News::All(_) => {
+                self.book.is_listed(true);
+                if let Err(e) = self.exempt_engine() {
+                    sink.complain_once(&format!("cannot exempt the engine: {e}"));
+                }
+            }
+            News::Away(_) => self.book.is_listed(false),
+            _ => {}
+        }
         let steps = self.roll.hear(news, boot_now());
         self.carry_out(steps, sink);
         self.publish(sink);
@@ -230,6 +265,7 @@ impl Fleet {
     /// records there were.
     pub fn turn(&mut self, sink: &mut Sink) -> Result<usize, FleetError> {
         let n = self.session.pump(sink, None)?;
+        self.look_back(sink)?;
         self.operators
             .turn(&self.instance.pins, sink, &mut self.session.tap)?;
         if self.looked.elapsed() >= LOOK_EVERY {
@@ -246,6 +282,7 @@ impl Fleet {
         let steps = self.roll.look(&seen, boot_now());
         self.carry_out(steps, sink);
         self.notice(sink)?;
+        self.watch_over(sink);
         self.publish(sink);
         Ok(())
     }

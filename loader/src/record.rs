@@ -143,6 +143,9 @@ pub struct Context {
     pub boot: String,
     /// What to add to the boot clock to get the time of day, nanoseconds.
     pub wall_offset: i128,
+    /// Set of maps that flows of no slot (0) were counted in: the kernel's id of its books. Every set has
+    /// such a row, and numbers its flows from the beginning.
+    pub set: u32,
 }
 
 /// Looks up what numbers in a flow stand for.
@@ -177,7 +180,17 @@ impl Context {
             VERDICT_BYPASSED => 'b',
             _ => 'd',
         };
-        format!("{}-{slot}-{letter}{seq}", self.boot)
+        let set = self.nobodys(slot);
+        format!("{}-{slot}-{letter}{seq}{set}", self.boot)
+    }
+
+    /// What tells apart the flows of no slot.
+    fn nobodys(&self, slot: u32) -> String {
+        if slot == 0 {
+            format!("-{}", self.set)
+        } else {
+            String::new()
+        }
     }
 
     fn flow(&self, f: &Flow, t: &Tail, look: &mut impl Lookup) -> Record {
@@ -287,11 +300,12 @@ impl Context {
             rtt_us: None,
             retransmits: None,
             flow_id: Some(format!(
-                "{}-{}-f{}-{:x}",
+                "{}-{}-f{}-{:x}{}",
                 self.boot,
                 k.slot,
                 k.epoch,
-                fold_number(k)
+                fold_number(k),
+                self.nobodys(k.slot)
             )),
             count: Some(r.count),
             first_time: Some(self.at(r.first)),

@@ -1,21 +1,27 @@
 //! The reader of an instance: drains what the kernel hands out, turns it into records of the slots they
 //! belong to, keeps the books, and says what is missing. `run` has one slot, `serve` has many.
 
+mod hand_out;
 mod learned;
 mod names;
+mod old;
+mod reckon;
 
 pub use names::Names;
+pub use reckon::Flows;
 
 use crate::{
     accounting,
     control::{LIVE_MOST, Tap},
-    kernel::{KernelError, Pins, Rings, Sockets, Taken},
+    kernel::{BATCH, KernelError, Pins, Rings, Sockets, Taken},
     record::{Context, Owner, Record},
     render::summary::Summary,
     sink::{Kept, Sink},
 };
 use abi::{FoldKey, FoldRow, SlotMetrics, VERDICT_DENIED, VERDICTS};
+use hand_out::deliver;
 use learned::{expired, is_crowded};
+use reckon::Reckoning;
 use std::{
     cmp::Reverse,
     collections::{HashMap, HashSet, VecDeque},
@@ -41,10 +47,16 @@ pub struct Debt {
 /// One slot that is read.
 struct Tenant {
     context: Context,
-    /// Row of the books.
-    index: u32,
+    /// Row of the books; none of a slot of a set of programs before this one.
+    index: Option<u32>,
     /// Flows of records that could not be kept, by verdict; whoever could not has said so.
-    unkept: [u64; VERDICTS],
+    unkept: Flows,
+    /// Flows that were taken out of the kernel.
+    taken: Flows,
+    /// Of those, flows of which the receiver has said nothing yet.
+    open: u64,
+    /// What is found out about the loader before.
+    reckoning: Option<Reckoning>,
 }
 
 /// The reader of an instance.
@@ -56,6 +68,8 @@ pub struct Session {
     nobody: Context,
     /// Folded rows that were taken from the kernel and for which there was no room yet.
     waiting: VecDeque<(FoldKey, FoldRow)>,
+    /// The same for records of a set of programs before this one.
+    inherited: VecDeque<(Record, Debt)>,
     /// Entries of a ring that were no records.
     pub malformed: u64,
     /// Where watchers get their flows from; nobody watches until there is a server.
@@ -79,7 +93,7 @@ fn wall_offset() -> i128 {
 }
 
 /// Boot id without dashes.
-fn boot_id() -> String {
+pub(crate) fn boot_id() -> String {
     let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     id.trim().replace('-', "")
 }
@@ -91,6 +105,7 @@ pub fn context(owner: Owner) -> Context {
         owner,
         boot: boot_id(),
         wall_offset: wall_offset(),
+        set: 0,
     }
 }
 
@@ -104,6 +119,28 @@ fn at(verdict: u8) -> usize {
     }
 }
 
+impl Tenant {
+    fn new(context: Context, index: Option<u32>) -> Self {
+        Self {
+            context,
+            index,
+            unkept: [0; VERDICTS],
+            taken: [0; VERDICTS],
+            open: 0,
+            reckoning: None,
+        }
+    }
+
+    /// Notes what has become of a record.
+    fn note(&mut self, kept: Kept, verdict: u8, flows: u64) {
+        match kept {
+            Kept::Yes => {}
+            Kept::Later => self.open += flows,
+            Kept::No => self.unkept[at(verdict)] += flows,
+        }
+    }
+}
+
 impl Session {
     /// Starts reading an instance, of which no slot is known yet.
     #[must_use]
@@ -112,8 +149,12 @@ impl Session {
             rings,
             names: Names::new(pins),
             tenants: HashMap::new(),
-            nobody: context(Owner::default()),
+            nobody: Context {
+                set: pins.set(),
+                ..context(Owner::default())
+            },
             waiting: VecDeque::new(),
+            inherited: VecDeque::new(),
             malformed: 0,
             tap: Tap::default(),
             cleaned: boot_now(),
@@ -129,12 +170,7 @@ impl Session {
         match self.tenants.get_mut(&slot) {
             Some(tenant) => tenant.context = context,
             None => {
-                let tenant = Tenant {
-                    context,
-                    index,
-                    unkept: [0; VERDICTS],
-                };
-                self.tenants.insert(slot, tenant);
+                self.tenants.insert(slot, Tenant::new(context, Some(index)));
             }
         }
     }
@@ -168,11 +204,14 @@ impl Session {
             tenant.context.wall_offset = offset;
         }
         self.tap.admit();
-        let mut n = 0;
+        let before = self.before()?;
+        let mut n = self.pump_inherited(sink, summary.as_deref_mut());
+        let mut left = false;
         let (tenants, names, tap) = (&mut self.tenants, &mut self.names, &mut self.tap);
         let nobody = &self.nobody;
-        self.malformed += self.rings.drain(|event| {
+        let malformed = self.rings.drain(|event| {
             if !sink.has_room() {
+                left = true;
                 return Taken::Left;
             }
             n += 1;
@@ -186,79 +225,28 @@ impl Session {
             let context = tenant.as_ref().map_or(nobody, |t| &t.context);
             let record = context.ended(event, names);
             let kept = deliver(&record, debt, sink, summary.as_deref_mut(), tap);
-            if let (Kept::No, Some(tenant)) = (kept, &mut tenant) {
-                tenant.unkept[at(flow.verdict)] += 1;
+            if let Some(tenant) = &mut tenant {
+                tenant.taken[at(flow.verdict)] += 1;
+                tenant.note(kept, flow.verdict, 1);
             }
             Taken::from(kept == Kept::Yes)
         });
-        n += self.pump_folds(sink, summary)?;
+        self.malformed += malformed;
+        let all = !left && n as u64 + malformed < BATCH as u64;
+        let (folded, rows) = self.pump_folds(sink, summary)?;
+        n += rows;
+        self.after(&before, all && folded);
         self.tap.flush();
         Ok(n)
     }
 
-    /// Hands out folded rows: those that wait, then what the kernel has. Never takes more from the kernel
-    /// while some wait.
-    fn pump_folds(
-        &mut self,
-        sink: &mut Sink,
-        mut summary: Option<&mut Summary>,
-    ) -> Result<usize, KernelError> {
-        if self.waiting.is_empty() && sink.has_room() {
-            self.waiting.extend(self.rings.folds()?);
-        }
-        let mut n = 0;
-        while sink.has_room() {
-            let Some((key, row)) = self.waiting.pop_front() else {
-                break;
-            };
-            n += 1;
-            let tenant = self.tenants.get_mut(&key.slot);
-            let (context, index) = tenant
-                .as_ref()
-                .map_or((&self.nobody, 0), |t| (&t.context, t.index));
-            let record = context.folded(&key, &row, &mut self.names);
-            let debt = Debt {
-                slot: key.slot,
-                verdict: key.verdict,
-                flows: row.count,
-            };
-            match deliver(&record, debt, sink, summary.as_deref_mut(), &mut self.tap) {
-                Kept::Yes => self.rings.recorded(index, key.slot, key.verdict, row.count),
-                Kept::Later => {}
-                Kept::No => {
-                    if let Some(tenant) = tenant {
-                        tenant.unkept[at(key.verdict)] += row.count;
-                    }
-                }
-            }
-        }
-        Ok(n)
-    }
-
-    /// Notes what the receiver has confirmed since, and what it has refused.
-    pub fn settle_debts(&mut self, sink: &mut Sink) {
-        let Some(export) = &mut sink.export else {
-            return;
-        };
-        let settled = export.settled();
-        for d in settled.paid {
-            let index = self.tenants.get(&d.slot).map_or(0, |t| t.index);
-            self.rings.recorded(index, d.slot, d.verdict, d.flows);
-        }
-        for d in settled.refused {
-            if let Some(tenant) = self.tenants.get_mut(&d.slot) {
-                tenant.unkept[at(d.verdict)] += d.flows;
-            }
-        }
-    }
-
     /// Flows of a slot that have ended and are neither recorded nor told as lost, by verdict.
     #[must_use]
-    pub fn owed(&self, slot: u32) -> [u64; VERDICTS] {
+    pub fn owed(&self, slot: u32) -> Flows {
         let Some(tenant) = self.tenants.get(&slot) else {
             return [0; VERDICTS];
         };
-        let books = self.rings.books().row(tenant.index);
+        let books = tenant.index.and_then(|i| self.rings.books().row(i));
         let unrecorded = books.map_or([0; VERDICTS], |b| accounting::unrecorded(&b));
         std::array::from_fn(|v| unrecorded[v].saturating_sub(tenant.unkept[v]))
     }
@@ -304,7 +292,7 @@ impl Session {
     #[must_use]
     pub fn books(&self, slot: u32) -> Option<SlotMetrics> {
         let tenant = self.tenants.get(&slot)?;
-        self.rings.books().row(tenant.index)
+        self.rings.books().row(tenant.index?)
     }
 
     /// All rows of the books, row 0 first.
@@ -325,7 +313,7 @@ impl Session {
 
     /// Flows of a slot's records that could not be kept, by verdict.
     #[must_use]
-    pub fn unkept(&self, slot: u32) -> [u64; VERDICTS] {
+    pub fn unkept(&self, slot: u32) -> Flows {
         self.tenants.get(&slot).map_or([0; VERDICTS], |t| t.unkept)
     }
 
@@ -342,14 +330,15 @@ impl Session {
             return Ok(());
         }
         self.cleaned = now;
-        let crowded = |t: &Tenant| {
+        let crowded = |index| {
             self.rings
                 .books()
-                .row(t.index)
+                .row(index)
                 .is_some_and(|b| is_crowded(&b))
         };
-        let crowded = self.tenants.iter().filter(|(_, t)| crowded(t));
-        let crowded: Vec<(u32, u32)> = crowded.map(|(slot, t)| (*slot, t.index)).collect();
+        let rows = self.tenants.iter();
+        let rows = rows.filter_map(|(slot, t)| Some((*slot, t.index?)));
+        let crowded: Vec<(u32, u32)> = rows.filter(|(_, index)| crowded(*index)).collect();
         if crowded.is_empty() {
             return Ok(());
         }
@@ -367,19 +356,4 @@ impl Session {
         }
         Ok(())
     }
-}
-
-/// Hands a record out; whether it is kept.
-fn deliver(
-    record: &Record,
-    debt: Debt,
-    sink: &mut Sink,
-    summary: Option<&mut Summary>,
-    tap: &mut Tap,
-) -> Kept {
-    if let Some(summary) = summary {
-        summary.add(record);
-    }
-    tap.ended(record);
-    sink.write(record, debt)
 }

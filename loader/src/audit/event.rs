@@ -10,6 +10,8 @@ use wire::{LogRecord, RecordBuilder, Severity, fields as f};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum GapCause {
+    /// A loader was killed that had them, and nobody has them on record.
+    Killed,
     /// The receiver or the file did not take their records.
     Refused,
     /// Their end was not seen.
@@ -19,6 +21,7 @@ pub enum GapCause {
 impl GapCause {
     fn word(self) -> &'static str {
         match self {
+            Self::Killed => "killed",
             Self::Refused => "refused",
             Self::Unseen => "unseen",
         }
@@ -47,8 +50,15 @@ pub enum Kind {
         /// What, from a closed list.
         weakness: &'static str,
     },
+    /// A loader goes on where another one has ended.
+    TakenOver {
+        /// What was found, and what was done.
+        message: String,
+    },
     /// Flows that no record tells of.
     Gap {
+        /// Boot that they are of, as in `flow_id`.
+        boot: String,
         /// Slot that they were of.
         slot: u32,
         /// Their verdict; absent when their end was not seen.
@@ -110,6 +120,7 @@ impl Kind {
             Self::Enrolled { .. } => "clawker.overseer.enrolled",
             Self::Left { .. } => "clawker.overseer.left",
             Self::Weakness { .. } => "clawker.overseer.weakness",
+            Self::TakenOver { .. } => "clawker.overseer.taken_over",
             Self::Gap { .. } => "clawker.overseer.gap",
             Self::Shut { .. } => "clawker.overseer.shut",
             Self::Unguarded { .. } => "clawker.overseer.unguarded",
@@ -118,7 +129,7 @@ impl Kind {
 
     fn severity(&self) -> Severity {
         match self {
-            Self::Enrolled { .. } | Self::Left { .. } => Severity::Info,
+            Self::Enrolled { .. } | Self::Left { .. } | Self::TakenOver { .. } => Severity::Info,
             Self::Weakness { .. } => Severity::Warn,
             Self::Gap { .. } | Self::Shut { .. } | Self::Unguarded { .. } => Severity::Error,
         }
@@ -154,16 +165,18 @@ impl Event {
             Kind::Left { slot } => record.with(f::SLOT, *slot),
             Kind::Weakness { weakness } => record.with(f::WEAKNESS, *weakness),
             Kind::Gap {
+                boot,
                 slot,
                 verdict,
                 flows,
                 cause,
             } => record
+                .with(f::BOOT, boot.as_str())
                 .with(f::SLOT, *slot)
                 .maybe(f::VERDICT, *verdict)
                 .with(f::FLOWS, *flows)
                 .with(f::CAUSE, cause.word()),
-            Kind::Shut { message } | Kind::Unguarded { message } => {
+            Kind::Shut { message } | Kind::Unguarded { message } | Kind::TakenOver { message } => {
                 record.with(f::MESSAGE, message.as_str())
             }
         }
@@ -190,11 +203,13 @@ impl fmt::Display for Event {
             }
             Kind::Left { slot } => write!(f, "left {who}, slot {slot}"),
             Kind::Weakness { weakness } => write!(f, "weakened {who}: {weakness}"),
+            Kind::TakenOver { message } => write!(f, "taken over: {message}"),
             Kind::Gap {
                 slot,
                 verdict,
                 flows,
                 cause,
+                ..
             } => write!(
                 f,
                 "gap {who}, slot {slot}: {} {}flows are in no record ({})",
@@ -226,13 +241,18 @@ mod tests {
             },
             Kind::Left { slot: 7 },
             Kind::weakness(Weakness::HostNetwork),
+            Kind::TakenOver {
+                message: "2 agents stay".to_owned(),
+            },
             Kind::Gap {
+                boot: "0123".to_owned(),
                 slot: 7,
                 verdict: Some("DENIED"),
                 flows: 1200,
                 cause: GapCause::Refused,
             },
             Kind::Gap {
+                boot: "0123".to_owned(),
                 slot: 7,
                 verdict: None,
                 flows: 1,

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 /// What `serve --help` says behind the options.
 pub(super) const HELP: &str = "Puts every container that has the label dev.clawker.agent under the firewall, from its start to its last socket, and sends a record of every flow to the bridge. Containers without the label are left alone.
 
-Programs, links and maps are pinned: when this process ends or dies, the agents stay under their policy and the kernel goes on counting. SIGTERM stops reading and leaves everything in force. SIGHUP reads the policy file again, which a change of it does too.
+Programs, links and maps are pinned: when this process ends or dies, the agents stay under their policy and the kernel goes on counting. The next one takes over, of this version or another. SIGTERM stops reading and leaves everything in force. SIGHUP reads the policy file again, which a change of it does too.
 
 Without --policy agents are observed. An agent whose part of the policy cannot be put into force can reach nothing, which is said.
 
@@ -18,6 +18,7 @@ Examples:
   sudo ebpf-manager serve --policy egress.yaml --mode audit --out flows.jsonl
   sudo ebpf-manager serve --policy egress.yaml --otlp unix:///run/clawker/bridge/bridge.sock
   sudo ebpf-manager serve --engine /run/user/1000/docker.sock --max-agents 32
+  sudo ebpf-manager serve --policy egress.yaml --cgroup-parent agents
   sudo ebpf-manager watch --instance serve";
 
 /// Where the bridge listens.
@@ -35,7 +36,7 @@ pub struct ServeArgs {
     /// Socket of the container engine
     #[arg(long, value_name = "SOCKET", default_value = "/var/run/docker.sock")]
     pub engine: PathBuf,
-    /// Parent of containers' cgroups besides the default ones, as for `docker run --cgroup-parent`
+    /// Parent of agents' cgroups, as for `docker run --cgroup-parent`: below it nothing leaves that is not enrolled
     #[arg(long, value_name = "PARENT")]
     pub cgroup_parent: Vec<String>,
     /// Append every record to FILE, one JSON object a line; without --otlp nothing goes to the bridge then

@@ -73,11 +73,10 @@ pub(super) fn serve(root: &Root, control_dir: &Path, args: &ServeArgs) -> Result
         leases: Some(&args.leases),
         leases_group: leases_group.flatten().map(Gid::as_raw),
         control_dir,
+        parents: &args.cgroup_parent,
+        engine: Some(&args.engine),
     };
     let fleet = Fleet::open(root, setup, &mut sink)?;
-    if let Some(export) = &mut sink.export {
-        export.start(fleet.id());
-    }
     let watcher = Watcher::start(Engine {
         socket: args.engine.clone(),
         cgroup_root: cgroup::root()?,

@@ -43,7 +43,7 @@ pub(super) fn own(proc_cgroup: &str, id: &str) -> Option<PathBuf> {
 /// The directories that may be the parent of containers with this `--cgroup-parent` (empty: the engine's
 /// default), under either cgroup driver, below the mount.
 #[must_use]
-pub(super) fn parents(parent: &str) -> Vec<PathBuf> {
+pub fn parents(parent: &str) -> Vec<PathBuf> {
     if parent.is_empty() {
         return DEFAULT_PARENTS.map(PathBuf::from).to_vec();
     }

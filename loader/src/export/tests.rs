@@ -158,7 +158,7 @@ fn a_way_that_was_never_gone_has_lost_what_it_was_offered() {
 #[test]
 fn a_receiver_that_hangs_up_does_not_take_the_loader_down() {
     crate::commands::default_sigpipe();
-    let _runtime = worker::runtime().unwrap();
+    let _runtime = runtime().unwrap();
     let (mut ours, theirs) = UnixStream::pair().unwrap();
     drop(theirs);
     // As hyper writes: in several pieces, which the standard library does not shield from the signal.

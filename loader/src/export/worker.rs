@@ -225,7 +225,7 @@ impl Worker {
     }
 }
 
-pub(super) fn runtime() -> io::Result<tokio::runtime::Runtime> {
+pub(crate) fn runtime() -> io::Result<tokio::runtime::Runtime> {
     // A receiver that goes away must not take the loader with it: `main` leaves SIGPIPE to its default.
     let mut pipe = SigSet::empty();
     pipe.add(Signal::SIGPIPE);

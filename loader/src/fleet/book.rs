@@ -6,6 +6,7 @@ use crate::session::boot_now;
 use lease::{BootId, BootTime, FileError, Hold, Lease, Leases, LeasesError, Publisher, WallTime};
 use nix::time::{ClockId, clock_gettime};
 use std::{
+    collections::HashSet,
     fs, io,
     path::Path,
     time::{Duration, Instant},
@@ -24,6 +25,8 @@ pub(super) struct Book {
     changed: bool,
     /// Whether the last attempt to publish failed, which is told once.
     failing: bool,
+    /// Whether the engine has told of everybody, and still tells.
+    listed: bool,
 }
 
 fn boot() -> Result<BootId, FleetError> {
@@ -49,9 +52,8 @@ fn reading() -> lease::Reading {
 }
 
 impl Book {
-    /// Goes on with the file that an earlier loader of this boot has left, where everybody has ended when
-    /// it was written last: who still runs comes again, with another slot.
-    /// One that cannot be read is begun anew, and comes with why.
+    /// Goes on with the file that an earlier loader of this boot has left; then [`Book::keep`]. One that
+    /// cannot be read is begun anew, and comes with why.
     pub(super) fn open(
         file: Option<&Path>,
         group: Option<u32>,
@@ -76,19 +78,33 @@ impl Book {
             published: Instant::now(),
             changed: true,
             failing: false,
+            listed: false,
         };
-        let open: Vec<String> = book
-            .leases
-            .iter()
-            .filter(|l| l.is_open())
-            .map(|l| l.container_id.clone())
-            .collect();
-        let until = book.leases.as_of();
-        for id in open {
-            book.leases.close(&id, until)?;
-        }
         book.observe();
         Ok((book, trouble))
+    }
+
+    /// The lease of a slot.
+    pub(super) fn of_slot(&self, slot: u32) -> Option<&Lease> {
+        self.leases.by_slot(slot)
+    }
+
+    /// Ends every open lease but those of these containers and slots, at the moment when the file was
+    /// written last: who else still runs comes again.
+    pub(super) fn keep(&mut self, these: &HashSet<(String, u32)>) -> Result<(), LeasesError> {
+        let goes = |l: &&Lease| {
+            let stays = |slot| these.contains(&(l.container_id.clone(), slot));
+            l.is_open() && !l.slot.is_some_and(stays)
+        };
+        let gone = self.leases.iter().filter(goes);
+        let gone: Vec<String> = gone.map(|l| l.container_id.clone()).collect();
+        let until = self.leases.as_of();
+        gone.iter().try_for_each(|id| self.leases.close(id, until))
+    }
+
+    /// Whether the engine has told of everybody, so that what is written is all there is.
+    pub(super) fn is_listed(&mut self, all: bool) {
+        self.listed = all;
     }
 
     /// Looks at the clocks, twice if the first time took too long.
@@ -118,7 +134,15 @@ impl Book {
         cgroup_id: Option<u64>,
     ) -> Result<Option<Lease>, LeasesError> {
         let c = &m.container;
+        let of_it = || self.leases.iter().filter(|l| l.container_id == c.id);
+        if of_it().any(Lease::is_open) {
+            // One that a loader before has opened.
+            return self.renew(m).map(|()| None);
+        }
+        // Not while it had the same addresses under another slot.
+        let before = of_it().filter_map(|l| l.until).max();
         let since = self.moments(c.started).max().unwrap_or_else(now);
+        let since = before.map_or(since, |before| since.max(before));
         let hold = |ip: &std::net::IpAddr| Hold {
             ip: *ip,
             since,
@@ -172,7 +196,9 @@ impl Book {
         }
         self.observe();
         let now = now();
-        self.leases.complete_until(now);
+        if self.listed {
+            self.leases.complete_until(now);
+        }
         self.leases.expire(now, HORIZON);
         self.published = Instant::now();
         let Some(publisher) = &mut self.publisher else {

@@ -4,6 +4,7 @@ use super::{Fleet, FleetError, Guard, roll::Life};
 use crate::{
     audit::{Event, GapCause, Kind},
     record::{Owner, VERDICTS},
+    session::boot_id,
     sink::Sink,
 };
 use abi::close;
@@ -69,7 +70,7 @@ impl Fleet {
         Ok(())
     }
 
-    fn gap(
+    pub(super) fn gap(
         &self,
         owner: &Owner,
         slot: u32,
@@ -80,6 +81,7 @@ impl Fleet {
     ) {
         if flows > 0 {
             let gap = Kind::Gap {
+                boot: boot_id(),
                 slot,
                 verdict,
                 flows,
@@ -98,6 +100,8 @@ impl Fleet {
         if self.guards.values().any(|g| g.cgroup_id == guard.cgroup_id) {
             return Ok(());
         }
+        self.ward.forget(life);
+        self.lift_backstops(guard.cgroup_id)?;
         let links = self.instance.pins.links_of(guard.cgroup_id);
         match fs::remove_dir_all(&links) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => {

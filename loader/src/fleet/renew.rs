@@ -37,7 +37,6 @@ impl Fleet {
     /// Puts every agent under a file that was read anew. For whom it cannot be put into force, the policy
     /// before it stays.
     pub fn replace_policy(&mut self, file: PolicyFile, sink: &mut Sink) -> Result<(), FleetError> {
-        let name = file.name.clone();
         self.rules.replace(file);
         let lives: Vec<Life> = self.guards.keys().copied().collect();
         let _held = self.instance.pins.hold()?;
@@ -48,25 +47,35 @@ impl Fleet {
             let Some(old) = self.config(life)? else {
                 continue;
             };
-            match self.put(life, &owner, &old, Place::of(&old)) {
-                Ok(generation) => {
-                    let why = "the file has changed";
-                    sink.change(
-                        &change(&owner, Outcome::Applied, &name, generation, why),
-                        "",
-                    );
-                }
-                Err(e) => {
-                    let generation = old.generation;
-                    let said = e.to_string();
-                    let refused = change(&owner, Outcome::Refused, &name, generation, &said);
-                    sink.change(&refused, &format!("{said}\n"));
-                }
-            }
+            let put = self.put(life, &owner, &old, Place::of(&old));
+            let put = put.map_err(|e| e.to_string());
+            self.tell_put(&owner, &old, put, "the file has changed", sink);
         }
         let used = self.used()?;
         self.rules.sweep(&self.instance.pins, &used)?;
         Ok(())
+    }
+
+    /// Tells what has come of putting an agent under the file.
+    pub(super) fn tell_put(
+        &self,
+        owner: &Owner,
+        old: &SlotConfig,
+        put: Result<u32, String>,
+        why: &str,
+        sink: &mut Sink,
+    ) {
+        let name = self.rules.name();
+        match put {
+            Ok(generation) => {
+                let applied = change(owner, Outcome::Applied, name, generation, why);
+                sink.change(&applied, "");
+            }
+            Err(said) => {
+                let refused = change(owner, Outcome::Refused, name, old.generation, &said);
+                sink.change(&refused, &format!("{said}\n"));
+            }
+        }
     }
 
     /// Puts one agent, which has this configuration, under what the file says for it; its generation then.

@@ -119,6 +119,55 @@ impl Roll {
         self.members.iter().map(|(life, m)| (*life, m))
     }
 
+    /// Somebody whom a loader before had enrolled, in this row. Until the engine has described it, it is
+    /// treated like one that is being started.
+    pub fn adopt(&mut self, container: Container, stage: Stage, index: u32, slot: u32) -> Life {
+        self.free.remove(&index);
+        self.insert(Member {
+            container,
+            stage,
+            index: Some(index),
+            slot: Some(slot),
+            newborn: true,
+        })
+    }
+
+    /// A cgroup that is attached and has no slot.
+    pub fn adopt_stray(&mut self) -> Life {
+        self.insert(Member {
+            container: Container::unknown(),
+            stage: Stage::Barred,
+            index: None,
+            slot: None,
+            newborn: true,
+        })
+    }
+
+    fn insert(&mut self, member: Member) -> Life {
+        let life = Life(self.next);
+        self.next += 1;
+        self.members.insert(life, member);
+        life
+    }
+
+    /// A container has another cgroup than this life: it was started anew, and nobody has said so.
+    pub fn again(&mut self, life: Life, now: u64) -> Vec<Step> {
+        let mut steps = Vec::new();
+        if let Some(member) = self.members.get(&life).filter(|m| m.is_alive()).cloned() {
+            self.end(life, None, now, &mut steps);
+            self.begin(member.container, member.newborn, &mut steps);
+        }
+        steps
+    }
+
+    /// Whose a slot is.
+    #[must_use]
+    pub fn owner_of(&self, slot: u32) -> crate::record::Owner {
+        let mut all = self.members.values();
+        all.find(|m| m.slot == Some(slot))
+            .map_or_else(Default::default, Member::owner)
+    }
+
     /// What the engine says means this.
     pub fn hear(&mut self, news: News, now: u64) -> Vec<Step> {
         let mut steps = Vec::new();
@@ -177,6 +226,8 @@ impl Roll {
         if let Some(life) = self.alive(&born.id) {
             let known = self.members.get(&life);
             if known.is_some_and(|m| m.newborn && m.container.cgroup == born.cgroup) {
+                // The directory may be another one of the same name.
+                steps.push(Step::Renew(life));
                 return;
             }
             self.end(life, None, now, steps);
@@ -184,43 +235,33 @@ impl Roll {
         let container = Container {
             id: born.id,
             name: born.name,
-            is_agent: true,
             agent: born.agent,
             project: born.project,
-            pid: 0,
             cgroup: born.cgroup,
-            netns: None,
-            addresses: Vec::new(),
-            weaknesses: Vec::new(),
-            started: 0,
+            ..Container::unknown()
         };
         self.begin(container, true, steps);
     }
 
     fn begin(&mut self, container: Container, newborn: bool, steps: &mut Vec<Step>) {
-        let life = Life(self.next);
-        self.next += 1;
         let is_agent = container.is_agent;
-        let mut member = Member {
+        let index = is_agent.then(|| self.free.pop_first()).flatten();
+        let life = self.insert(Member {
             container,
             stage: if is_agent {
                 Stage::Wanted
             } else {
                 Stage::Bystander
             },
-            index: None,
+            index,
             slot: None,
             newborn,
-        };
-        steps.push(match (is_agent, self.free.first()) {
+        });
+        steps.push(match (is_agent, index) {
             (false, _) => Step::Meet(life),
             (true, None) => Step::Shut(life),
-            (true, Some(_)) => {
-                member.index = self.free.pop_first();
-                Step::Enrol(life)
-            }
+            (true, Some(_)) => Step::Enrol(life),
         });
-        self.members.insert(life, member);
     }
 
     fn end(&mut self, life: Life, at: Option<i64>, now: u64, steps: &mut Vec<Step>) {

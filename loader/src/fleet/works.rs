@@ -150,6 +150,7 @@ impl Fleet {
             sink.tell(&Event::now(&m.owner(), Kind::weakness(*w)));
         }
         self.book.begin(m, Some(cgroup_id))?;
+        self.stop_at_interfaces(life, sink);
         Ok(())
     }
 
@@ -250,18 +251,36 @@ impl Fleet {
         let Some(m) = self.roll.get(life).cloned() else {
             return Ok(());
         };
+        if self.has_another_cgroup(life, &m) {
+            let steps = self.roll.again(life, boot_now());
+            self.carry_out(steps, sink);
+            return Ok(());
+        }
         if let Some((slot, index)) = m.slot.zip(m.index) {
             self.session.admit(slot, index, m.owner());
             self.move_to(life, &m)?;
         }
         match (m.stage, self.guards.get(&life)) {
             (Stage::Bystander, _) => self.book.renew(&m)?,
-            (_, Some(guard)) if guard.met => self.book.renew(&m)?,
+            (_, Some(guard)) if guard.met => {
+                self.book.renew(&m)?;
+                self.stop_at_interfaces(life, sink);
+            }
             (Stage::Enrolled, Some(_)) => self.acquaint(life, sink)?,
             // A lease that was not opened yet begins with what is known then.
             _ => {}
         }
         Ok(())
+    }
+
+    /// Whether the directory of a life's cgroup is not the one that it was attached to: a container that
+    /// was started anew has another one of the same name.
+    fn has_another_cgroup(&self, life: Life, m: &Member) -> bool {
+        let Some(guard) = self.guards.get(&life).filter(|_| m.is_alive()) else {
+            return false;
+        };
+        let id = Cgroup::at(&m.container.cgroup).id();
+        id.is_ok_and(|id| id != guard.cgroup_id)
     }
 
     /// Sees to it that an agent is under what belongs to its network namespace.

@@ -23,6 +23,7 @@ pub(super) fn context() -> Context {
         },
         boot: "b007".to_owned(),
         wall_offset: 1_700_000_000_000_000_000,
+        set: 9,
     }
 }
 

@@ -32,6 +32,7 @@ fuzz_target!(|data: &[u8]| {
         owner: Owner::default(),
         boot: "boot".to_owned(),
         wall_offset: i128::from(offset),
+        set: 9,
     };
     let record = context.ended(&event, &mut Nothing);
     let json = serde_json::to_string(&record).expect("a record is JSON");

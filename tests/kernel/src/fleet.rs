@@ -22,14 +22,18 @@ pub const LINGER: Duration = Duration::from_secs(60);
 
 /// A fleet and the place where its containers live. Everything goes with it.
 pub struct Yard {
+    /// Goes first: nobody lives there any more when the rest goes.
+    ground: Ground,
     /// Files and pins.
     pub bench: Bench,
     /// The fleet.
     pub fleet: Fleet,
     /// Where its records go.
     pub sink: Sink,
-    parent: Cgroup,
 }
+
+/// The cgroup that holds those of the containers.
+struct Ground(Cgroup);
 
 /// A container.
 pub struct Pod {
@@ -63,7 +67,65 @@ impl Yard {
         linger: Duration,
         sink: impl FnOnce(&Bench, Sink) -> Sink,
     ) -> Self {
-        let bench = Bench::new();
+        let name = format!("clawker-test-{}-yard", std::process::id());
+        let ground = Ground(Cgroup::create(cgroup_root().join(name)).expect("cgroup v2"));
+        Self::open((Bench::new(), ground), policy, sizes, linger, &[], sink)
+    }
+
+    /// The same with guarded parents, which are below the place where containers live.
+    #[must_use]
+    pub fn guarded(policy: Option<&str>, agents: u32) -> Self {
+        let yard = Self::new(policy, agents);
+        let parent = yard.parent();
+        yard.again_with(policy, &[parent])
+    }
+
+    /// Kills the loader, as far as that can be done to oneself, and lets another one take over.
+    #[must_use]
+    pub fn again(self, policy: Option<&str>) -> Self {
+        self.again_with(policy, &[])
+    }
+
+    /// The same, with something that happens when there is no loader.
+    #[must_use]
+    pub fn while_away(self, policy: Option<&str>, happens: impl FnOnce()) -> Self {
+        self.follow(policy, &[], happens)
+    }
+
+    /// The same as [`Yard::again`], with guarded parents.
+    #[must_use]
+    pub fn again_with(self, policy: Option<&str>, parents: &[String]) -> Self {
+        self.follow(policy, parents, || ())
+    }
+
+    fn follow(self, policy: Option<&str>, parents: &[String], happens: impl FnOnce()) -> Self {
+        let Self {
+            bench,
+            fleet,
+            sink,
+            ground,
+        } = self;
+        drop((fleet, sink));
+        happens();
+        let sizes = fleet::sizes(2);
+        Self::open((bench, ground), policy, sizes, LINGER, parents, |_, s| s)
+    }
+
+    /// Where containers live, as an engine is told it.
+    #[must_use]
+    pub fn parent(&self) -> String {
+        let below = self.ground.0.path().strip_prefix(cgroup_root());
+        below.expect("below the mount").display().to_string()
+    }
+
+    fn open(
+        (bench, ground): (Bench, Ground),
+        policy: Option<&str>,
+        sizes: Sizes,
+        linger: Duration,
+        parents: &[String],
+        sink: impl FnOnce(&Bench, Sink) -> Sink,
+    ) -> Self {
         let file = bench.path("records.jsonl");
         let plain = Sink::open(Format::Quiet, Some(&file), None).expect("a file");
         let mut sink = sink(&bench, plain);
@@ -80,18 +142,15 @@ impl Yard {
             leases: Some(&leases),
             leases_group: None,
             control_dir: &bench.control(),
+            parents,
+            engine: None,
         };
         let fleet = Fleet::open(&root, setup, &mut sink).expect("the programs load");
-        if let Some(export) = &mut sink.export {
-            export.start(fleet.id());
-        }
-        let name = format!("clawker-test-{}-yard", std::process::id());
-        let parent = Cgroup::create(cgroup_root().join(name)).expect("cgroup v2");
         Self {
             bench,
             fleet,
             sink,
-            parent,
+            ground,
         }
     }
 
@@ -99,7 +158,7 @@ impl Yard {
     /// it is told to.
     #[must_use]
     pub fn pod(&self, id: &str, labels: (&str, &str), program: &str) -> Pod {
-        let cgroup = Cgroup::create(self.parent.path().join(id)).expect("a new cgroup");
+        let cgroup = Cgroup::create(self.ground.0.path().join(id)).expect("a new cgroup");
         let code = code(&format!("step('here')\n{program}"));
         let mut agent = Talk::start(Command::new("python3").args(["-c", &code]));
         assert_eq!(agent.hear(), "here");
@@ -134,6 +193,12 @@ impl Yard {
     /// Tells the fleet that a container runs.
     pub fn start(&mut self, pod: &Pod) {
         self.hear(News::Is(Box::new(pod.container.clone())));
+    }
+
+    /// Tells the fleet that these run, and nobody else.
+    pub fn all(&mut self, pods: &[&Pod]) {
+        let all = pods.iter().map(|p| p.container.clone()).collect();
+        self.hear(News::All(all));
     }
 
     /// Tells the fleet that a container is being started.
@@ -227,9 +292,9 @@ impl Yard {
     }
 }
 
-impl Drop for Yard {
+impl Drop for Ground {
     fn drop(&mut self) {
-        clear(&self.parent);
-        let _ = self.parent.remove();
+        clear(&self.0);
+        let _ = self.0.remove();
     }
 }

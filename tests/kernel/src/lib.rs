@@ -28,6 +28,7 @@ pub mod server;
 pub mod shell;
 pub mod sniff;
 pub mod talk;
+pub mod traffic;
 
 use ebpf_manager::cgroup::Cgroup;
 use std::{

@@ -194,6 +194,7 @@ fn every_field_of_the_dictionary_for_flows_is_filled_by_some_kind() {
 fn what_cannot_be_told_is_no_reason_to_leave_the_record_out() {
     let context = Context {
         wall_offset: i128::MIN / 2,
+        set: 9,
         ..context()
     };
     let record = context.ended(&event(), &mut Table).otlp(observed());

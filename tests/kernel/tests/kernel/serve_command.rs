@@ -42,17 +42,22 @@ fn it_says_when_it_is_ready_is_there_once_and_leaves_everything_in_force() {
     let again = serve(&bench).output().unwrap();
     let said = String::from_utf8_lossy(&again.stderr);
     assert_eq!(again.status.code(), Some(1), "{said}");
-    assert!(said.contains("running already"), "{said}");
+    assert!(said.contains("has a loader that is running"), "{said}");
     running.signal(Signal::SIGHUP);
     running.signal(Signal::SIGTERM);
     let out = running.end(&bench);
     assert_eq!(out.code, 0, "{}", out.stderr);
     assert!(out.stderr.contains("the engine is away"), "{}", out.stderr);
     assert!(bench.pins_of("serve").dir().exists(), "pins stay");
-    let next = serve(&bench).output().unwrap();
-    let said = String::from_utf8_lossy(&next.stderr);
-    assert_eq!(next.status.code(), Some(1), "{said}");
-    assert!(said.contains("detach --instance serve"), "{said}");
+    // The next one takes over.
+    let next = Talk::start(&mut command);
+    let n = notify.recv(&mut word).unwrap();
+    assert_eq!(&word[..n], b"STOPPING=1");
+    let n = notify.recv(&mut word).unwrap();
+    assert_eq!(&word[..n], b"READY=1");
+    next.signal(Signal::SIGTERM);
+    let out = next.end(&bench);
+    assert_eq!(out.code, 0, "{}", out.stderr);
     let gone = bench.operate(&["detach", "--instance", "serve"]);
     assert!(
         gone.status.success(),
