@@ -73,19 +73,40 @@ impl Collector {
     /// The same, with a unix socket of the test's choice.
     #[must_use]
     pub fn start_at(bench: &Bench, socket: &Path) -> Self {
+        let out = bench.path("received.jsonl");
+        let file = format!(
+            "file: {{ path: '{}', flush_interval: 10ms }}",
+            out.display()
+        );
+        Self::with(bench, socket, &file, "file")
+    }
+
+    /// Starts one that hands on what it gets before it answers, as the shipped one does: to a receiver of
+    /// OTLP/HTTP in JSON at this URL.
+    #[must_use]
+    pub fn handing_on(bench: &Bench, url: &str) -> Self {
+        let on = format!(
+            "otlp_http: {{ endpoint: '{url}', encoding: json, compression: none, \
+             sending_queue: {{ enabled: false }}, retry_on_failure: {{ enabled: false }} }}"
+        );
+        Self::with(bench, &bench.path("otlp.sock"), &on, "otlp_http")
+    }
+
+    fn with(bench: &Bench, socket: &Path, exporter: &str, name: &str) -> Self {
         let (out, socket) = (bench.path("received.jsonl"), socket.to_owned());
+        // One that was killed has left it.
+        let _ = fs::remove_file(&socket);
         let config = format!(
             "receivers:\n\
              \x20 otlp: {{ protocols: {{ grpc: {{ endpoint: '{GRPC}' }}, http: {{ endpoint: '{HTTP}' }} }} }}\n\
              \x20 otlp/unix: {{ protocols: {{ grpc: {{ endpoint: '{}', transport: unix }} }} }}\n\
-             exporters: {{ file: {{ path: '{}', flush_interval: 10ms }} }}\n\
+             exporters: {{ {exporter} }}\n\
              service:\n\
              \x20 telemetry: {{ metrics: {{ level: none }}, logs: {{ level: warn }} }}\n\
              \x20 pipelines:\n\
-             \x20   logs: {{ receivers: [otlp, otlp/unix], exporters: [file] }}\n\
-             \x20   metrics: {{ receivers: [otlp, otlp/unix], exporters: [file] }}\n",
+             \x20   logs: {{ receivers: [otlp, otlp/unix], exporters: [{name}] }}\n\
+             \x20   metrics: {{ receivers: [otlp, otlp/unix], exporters: [{name}] }}\n",
             socket.display(),
-            out.display(),
         );
         let file = bench.path("collector.yaml");
         fs::write(&file, config).expect("the configuration is written");
@@ -123,7 +144,7 @@ impl Collector {
     #[must_use]
     pub fn stream(&self, name: &str) -> Vec<Received> {
         let all = self.requests();
-        let all = all.iter().flat_map(records);
+        let all = all.iter().flat_map(records_of);
         all.filter(|r| r.resource["service.name"] == name).collect()
     }
 
@@ -168,7 +189,9 @@ fn list<'a>(of: &'a Value, name: &str) -> &'a [Value] {
     of[name].as_array().map_or(&[], Vec::as_slice)
 }
 
-fn records(request: &Value) -> Vec<Received> {
+/// The records of a request in OTLP's JSON.
+#[must_use]
+pub fn records_of(request: &Value) -> Vec<Received> {
     let mut all = Vec::new();
     for from in list(request, "resourceLogs") {
         for scope in list(from, "scopeLogs") {
