@@ -5,6 +5,7 @@ pub mod deliver;
 pub mod incoming;
 pub mod intake;
 pub mod own;
+pub mod reason;
 pub mod serve;
 pub mod spool;
 pub mod stamp;

@@ -9,7 +9,7 @@ const ALREADY: &str = ": version conflict, document already exists";
 const QUOTE: &str = "Preview of field's value";
 
 /// A text without what it quotes of a document.
-pub(super) fn unquoted(text: &str) -> &str {
+fn unquoted(text: &str) -> &str {
     text.split(QUOTE).next().unwrap_or_default().trim_end()
 }
 

@@ -5,7 +5,8 @@
 //! the records. Otherwise some requests arrive, and a request that keeps failing has something in it that
 //! the receiver does not take: it is split, and again, until one record is alone.
 
-use super::conflict::{says_stored, unquoted};
+use super::conflict::says_stored;
+use crate::reason::{classed, reason};
 use std::{
     collections::{HashMap, VecDeque},
     time::{Duration, Instant},
@@ -72,7 +73,7 @@ pub(super) enum Next {
 pub(super) enum Fate<R> {
     /// The receiver has these.
     Delivered(Vec<R>),
-    /// No receiver takes this one, and this is what it says.
+    /// No receiver takes this one, and this is why.
     Aside(R, String),
     /// Put these back into the queue.
     Back(Vec<R>),
@@ -213,9 +214,9 @@ impl<R: Named> Plan<R> {
             // It does not say which, so all of them are sent again, and told by their ids.
             Outcome::Partial { rejected, message } => {
                 let failed = Failed {
-                    text: format!(
-                        "the receiver threw away {rejected} records: {}",
-                        unquoted(&message)
+                    text: classed(
+                        format!("the receiver threw away {rejected} records"),
+                        &message,
                     ),
                     strikes: STRIKES_OF_AN_ANSWER,
                     after: None,
@@ -225,7 +226,7 @@ impl<R: Named> Plan<R> {
             Outcome::Retry { failure, after } => (failure, after),
             Outcome::Refused(failure) => (failure, None),
         };
-        let text = unquoted(&failure.to_string()).to_owned();
+        let text = reason(&failure);
         match failure {
             Failure::Connect(_) => self.nobody_there(batch, text, after, now),
             Failure::Status { message, .. } => {

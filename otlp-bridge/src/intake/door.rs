@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     incoming::{BatchId, Keeper},
+    reason::{classed, reason},
     stamp::{self, Context, Entrance, Limits, Malformed, Reception, Tally},
 };
 use axum::{body::Body, response::Response};
@@ -228,15 +229,18 @@ impl<K: Keeper> Door<K> {
         let client = self.house.metrics.as_ref().ok_or(Refused::NoMetrics)?;
         match client.send(payload).await {
             Outcome::Delivered => Ok(Accepted::default()),
-            Outcome::Partial { rejected, message } => Ok(Accepted {
-                rejected,
-                message: Some(message),
-            }),
+            Outcome::Partial { rejected, message } => {
+                let said = format!("the receiver threw away {rejected} data point(s)");
+                Ok(Accepted {
+                    rejected,
+                    message: Some(classed(said, &message)),
+                })
+            }
             Outcome::Retry { after, failure } => Err(Refused::NotPassedOn {
-                why: failure.to_string(),
+                why: reason(&failure),
                 after,
             }),
-            Outcome::Refused(failure) => Err(Refused::NotTaken(failure.to_string())),
+            Outcome::Refused(failure) => Err(Refused::NotTaken(reason(&failure))),
         }
     }
 }

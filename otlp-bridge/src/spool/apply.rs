@@ -25,7 +25,7 @@ pub(super) struct Settled {
     pub(super) stream: String,
     pub(super) tier: Tier,
     pub(super) place: u64,
-    /// Set aside, with the receiver's text; delivered without.
+    /// Set aside, with the reason; delivered without.
     pub(super) aside: Option<String>,
 }
 

@@ -10,7 +10,7 @@ use prost::Message as _;
 use serde::{Deserialize, Serialize};
 use wire::{RecordBuilder, Severity, fields as f, stream};
 
-/// Characters of a receiver's text that are passed on.
+/// Characters of a reason that are passed on.
 const TEXT_MOST: usize = 200;
 
 /// Why records were thrown away.

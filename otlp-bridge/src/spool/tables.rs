@@ -12,7 +12,7 @@ pub(super) type Key<'a> = (&'a str, u8, u64);
 pub(super) type FlowsRow<'a> = (&'a str, u32, &'a str, u64);
 /// When it was kept (ms since 1970), its id, its flows, and the record itself.
 pub(super) type Row<'a> = (u64, &'a str, Option<FlowsRow<'a>>, &'a [u8]);
-/// Tier that it had, the receiver's text, and the row.
+/// Tier that it had, the reason, and the row.
 pub(super) type AsideRow<'a> = (u8, &'a str, Row<'a>);
 /// Last batch of a sender, which of the 128 up to it are kept, and when it was seen last.
 pub(super) type SenderRow = (u64, u128, u64);

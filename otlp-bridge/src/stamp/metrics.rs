@@ -12,8 +12,8 @@ use opentelemetry_proto::tonic::{
     collector::metrics::v1::ExportMetricsServiceRequest,
     common::v1::KeyValue,
     metrics::v1::{
-        Exemplar, ExponentialHistogramDataPoint, HistogramDataPoint, NumberDataPoint,
-        ResourceMetrics, SummaryDataPoint, metric::Data,
+        ExponentialHistogramDataPoint, HistogramDataPoint, NumberDataPoint, ResourceMetrics,
+        SummaryDataPoint, metric::Data,
     },
 };
 use prost::Message as _;
@@ -55,11 +55,13 @@ pub fn metrics(request: &[u8], context: Context<'_>) -> Result<StampedMetrics, M
 trait Point {
     fn time(&self) -> u64;
     fn attributes(&mut self) -> &mut Vec<KeyValue>;
-    fn exemplars(&mut self) -> &mut [Exemplar];
+    /// They carry ids of traces, which nobody keeps, and attributes of their own. A transform of the collector
+    /// cannot reach them.
+    fn forget_exemplars(&mut self);
 }
 
 macro_rules! points {
-    ($($kind:ty: $self:ident => $exemplars:expr;)+) => {$(
+    ($($kind:ty: $self:ident => $forget:expr;)+) => {$(
         impl Point for $kind {
             fn time(&self) -> u64 {
                 self.time_unix_nano
@@ -69,18 +71,18 @@ macro_rules! points {
                 &mut self.attributes
             }
 
-            fn exemplars(&mut $self) -> &mut [Exemplar] {
-                $exemplars
+            fn forget_exemplars(&mut $self) {
+                $forget
             }
         }
     )+};
 }
 
 points! {
-    NumberDataPoint: self => &mut self.exemplars;
-    HistogramDataPoint: self => &mut self.exemplars;
-    ExponentialHistogramDataPoint: self => &mut self.exemplars;
-    SummaryDataPoint: self => &mut [];
+    NumberDataPoint: self => self.exemplars.clear();
+    HistogramDataPoint: self => self.exemplars.clear();
+    ExponentialHistogramDataPoint: self => self.exemplars.clear();
+    SummaryDataPoint: self => ();
 }
 
 /// Whose the points of a resource are.
@@ -142,9 +144,7 @@ impl<'c> Stamper<'c> {
         }
         for point in points {
             let way = way.with(point.attributes());
-            for exemplar in point.exemplars() {
-                self.clean(&mut exemplar.filtered_attributes);
-            }
+            point.forget_exemplars();
             let time = match point.time() {
                 0 => self.received,
                 time => WallTime(time),

@@ -159,7 +159,8 @@ async fn the_answer_is_that_of_the_collector() {
         }));
         let partial = Outcome::Partial {
             rejected: 1,
-            message: "one is odd".to_owned(),
+            // Not what it said: that may quote a label.
+            message: "the receiver threw away 1 data point(s)".to_owned(),
         };
         assert_eq!(client.send(&of_an_agent()).await, partial);
         *collector.answer.lock().unwrap() = Some(Err(Status::unavailable("later")));

@@ -147,6 +147,7 @@ fn points_and_resource_are_the_peers() {
         !text.contains("somebody else") && !text.contains("clawker."),
         "{text}"
     );
+    assert!(!text.contains("Exemplar {"), "{text}");
 }
 
 #[test]

@@ -34,6 +34,8 @@ kinds! {
     Texts = "list of strings";
     /// A whole number; what does not fit into 63 bits is sent as the largest that does.
     Int = "int";
+    /// A number with a fraction.
+    Float = "double";
     /// Yes or no.
     Flag = "bool";
     /// An address, IPv4 or IPv6, sent as text.
@@ -206,6 +208,8 @@ fields! {
         CONTAINER_ID: Text = "container_id";
         /// The container's name.
         CONTAINER_NAME: Text = "container_name";
+        /// Name of the event, which the collector puts here from the record; absent where the record has none.
+        EVENT_NAME: Text = "event_name";
     }
     "clawker-cp" {
         /// How much it matters: `error`, `warn`, `info`, `debug`, `trace`.
@@ -218,28 +222,30 @@ fields! {
     "flows, Envoy, CoreDNS, Claude Code" {
         /// Who began the flow, asked, or sent the record; absent when a flow was refused before it had an address.
         SRC_IP: Address = "src_ip";
+        /// From the first to the last packet; of other records, how long it took.
+        DURATION_MS: Int = "duration_ms";
+    }
+    "flows, Envoy, CoreDNS" {
+        /// Port of `src_ip`; absent for flows denied at connect.
+        SRC_PORT: Int = "src_port";
+        /// Transport protocol: `tcp`, `udp`, `icmp`, `icmp6`, …, or its number; `any` where several were folded.
+        L4_PROTO: Text = "l4_proto";
+        /// Application protocol; `unknown` in records from the kernel.
+        L7_PROTO: Text = "l7_proto";
     }
     "flows, Envoy" {
         /// `ALLOWED`, `DENIED` or `BYPASSED`.
         VERDICT: Text = "verdict";
-        /// Port of `src_ip`; absent for flows denied at connect.
-        SRC_PORT: Int = "src_port";
         /// Where the flow went, as the agent asked for it, before any redirect.
         DST_IP: Address = "dst_ip";
         /// Port of `dst_ip`; absent for protocols without ports.
         DST_PORT: Int = "dst_port";
-        /// Transport protocol: `tcp`, `udp`, `icmp`, `icmp6`, …, or its number; `any` where several were folded.
-        L4_PROTO: Text = "l4_proto";
         /// The DNS name that led to `dst_ip`; absent for direct addresses.
         DST_HOST: Text = "dst_host";
-        /// Application protocol; `unknown` in records from the kernel.
-        L7_PROTO: Text = "l7_proto";
         /// Payload that arrived.
         BYTES_IN: Int = "bytes_in";
         /// Payload that left; 0 for denied flows.
         BYTES_OUT: Int = "bytes_out";
-        /// From the first to the last packet.
-        DURATION_MS: Int = "duration_ms";
         /// Beginning of the flow.
         START_TIME: Time = "start_time";
     }
@@ -303,7 +309,8 @@ fields! {
         LAST_ID: Text = "last_id";
         /// Time of the last record that is missing.
         LAST_TIME: Time = "last_time";
-        /// What the receiver said about the record that is set aside.
+        /// Why no receiver takes the record that is set aside: the code of its answer and classes of failures,
+        /// never its text.
         FAILURE: Text = "failure";
     }
     "every stream" {
@@ -355,6 +362,8 @@ fields! {
         QTYPE: Text = "qtype";
         /// How the query was answered.
         RCODE: Text = "rcode";
+        /// True on a line of the query log that could not be taken apart; absent elsewhere.
+        PARSE_ERROR: Flag = "parse_error";
     }
     "Envoy" {
         /// HTTP method.
@@ -375,5 +384,159 @@ fields! {
         TLS_VERSION: Text = "tls_version";
         /// Address that Envoy connected to.
         UPSTREAM_IP: Address = "upstream_ip";
+    }
+    "Claude Code" {
+        /// The session; of a UUID's shape.
+        SESSION_ID: Text = "session_id";
+        /// The prompt that this belongs to, not its text.
+        PROMPT_ID: Text = "prompt_id";
+        /// The message.
+        MESSAGE_UUID: Text = "message_uuid";
+        /// The request, in the words of the service.
+        REQUEST_ID: Text = "request_id";
+        /// The request, in the words of the client.
+        CLIENT_REQUEST_ID: Text = "client_request_id";
+        /// The use of a tool.
+        TOOL_USE_ID: Text = "tool_use_id";
+        /// The run of a workflow.
+        WORKFLOW_RUN_ID: Text = "workflow_run_id";
+        /// Its name.
+        WORKFLOW_NAME: Text = "workflow_name";
+        /// Number of the event in its session.
+        EVENT_SEQUENCE: Int = "event_sequence";
+        /// Version of Claude Code.
+        APP_VERSION: Text = "app_version";
+        /// How it was started.
+        APP_ENTRYPOINT: Text = "app_entrypoint";
+        /// Kind of terminal.
+        TERMINAL_TYPE: Text = "terminal_type";
+        /// Name of the agent inside Claude Code, which is not the container's.
+        SUBAGENT_NAME: Text = "subagent_name";
+        /// Where that one is from: `built-in`, ….
+        SUBAGENT_SOURCE: Text = "subagent_source";
+        /// Kind of a subagent.
+        AGENT_TYPE: Text = "agent_type";
+        /// The model.
+        MODEL: Text = "model";
+        /// What asked the model: main thread, subagent, ….
+        QUERY_SOURCE: Text = "query_source";
+        /// Speed of the request.
+        SPEED: Text = "speed";
+        /// Effort of the request.
+        EFFORT: Text = "effort";
+        /// Cost in US dollars.
+        COST_USD: Float = "cost_usd";
+        /// Cost in millionths of a US dollar.
+        COST_USD_MICROS: Int = "cost_usd_micros";
+        /// Tokens sent.
+        INPUT_TOKENS: Int = "input_tokens";
+        /// Tokens received.
+        OUTPUT_TOKENS: Int = "output_tokens";
+        /// Tokens read from the cache.
+        CACHE_READ_TOKENS: Int = "cache_read_tokens";
+        /// Tokens written to the cache.
+        CACHE_CREATION_TOKENS: Int = "cache_creation_tokens";
+        /// Tokens before a compaction.
+        PRE_TOKENS: Int = "pre_tokens";
+        /// Tokens after a compaction.
+        POST_TOKENS: Int = "post_tokens";
+        /// Tokens of a subagent.
+        TOTAL_TOKENS: Int = "total_tokens";
+        /// Uses of tools by a subagent.
+        TOTAL_TOOL_USES: Int = "total_tool_uses";
+        /// Characters of a prompt.
+        PROMPT_LENGTH: Int = "prompt_length";
+        /// Characters of a response.
+        RESPONSE_LENGTH: Int = "response_length";
+        /// Bytes of the body of a request or response.
+        BODY_LENGTH: Int = "body_length";
+        /// Whether that was cut.
+        BODY_TRUNCATED: Flag = "body_truncated";
+        /// The tool.
+        TOOL_NAME: Text = "tool_name";
+        /// Where the tool is from.
+        TOOL_SOURCE: Text = "tool_source";
+        /// Bytes of what the tool was given.
+        TOOL_INPUT_SIZE_BYTES: Int = "tool_input_size_bytes";
+        /// Bytes of what it answered.
+        TOOL_RESULT_SIZE_BYTES: Int = "tool_result_size_bytes";
+        /// On `tool_decision`: `accept` or `reject`.
+        DECISION: Text = "decision";
+        /// On `tool_decision`: who decided: `config`, `hook`, `user_permanent`, ….
+        SOURCE: Text = "source";
+        /// On `tool_result`: as `decision`.
+        DECISION_TYPE: Text = "decision_type";
+        /// On `tool_result`: as `source`.
+        DECISION_SOURCE: Text = "decision_source";
+        /// Whether it went well.
+        SUCCESS: Flag = "success";
+        /// HTTP status of the service.
+        STATUS_CODE: Int = "status_code";
+        /// Kind of error.
+        ERROR_TYPE: Text = "error_type";
+        /// Name of an internal error.
+        ERROR_NAME: Text = "error_name";
+        /// Code of an internal error.
+        ERROR_CODE: Text = "error_code";
+        /// Which try it was.
+        ATTEMPT: Int = "attempt";
+        /// How many tries there were.
+        TOTAL_ATTEMPTS: Int = "total_attempts";
+        /// How long all tries took.
+        TOTAL_RETRY_DURATION_MS: Int = "total_retry_duration_ms";
+        /// Category of a refusal, from a closed list of the service.
+        CATEGORY: Text = "category";
+        /// Whether a refusal has a category.
+        HAS_CATEGORY: Flag = "has_category";
+        /// Whether a refusal has an explanation.
+        HAS_EXPLANATION: Flag = "has_explanation";
+        /// Which of several models after a refusal.
+        SERVER_FALLBACK_HOP: Int = "server_fallback_hop";
+        /// What was done: `login`, ….
+        ACTION: Text = "action";
+        /// How somebody proved who he is.
+        AUTH_METHOD: Text = "auth_method";
+        /// What set it off.
+        TRIGGER: Text = "trigger";
+        /// Permission mode before.
+        FROM_MODE: Text = "from_mode";
+        /// Permission mode after.
+        TO_MODE: Text = "to_mode";
+        /// State of a connection to an MCP server.
+        STATUS: Text = "status";
+        /// How that server is reached: `stdio`, `http`, ….
+        TRANSPORT_TYPE: Text = "transport_type";
+        /// Who has configured it: `user`, `project`, ….
+        SERVER_SCOPE: Text = "server_scope";
+        /// The same, on `tool_result`.
+        MCP_SERVER_SCOPE: Text = "mcp_server_scope";
+        /// Slash command.
+        COMMAND_NAME: Text = "command_name";
+        /// Where that is from.
+        COMMAND_SOURCE: Text = "command_source";
+        /// Kind of what was mentioned with @.
+        MENTION_TYPE: Text = "mention_type";
+        /// Event that hooks are run for.
+        HOOK_EVENT: Text = "hook_event";
+        /// Hooks.
+        NUM_HOOKS: Int = "num_hooks";
+        /// Hooks that went well.
+        NUM_SUCCESS: Int = "num_success";
+        /// Hooks that stopped what was going on.
+        NUM_BLOCKING: Int = "num_blocking";
+        /// Hooks that failed without stopping it.
+        NUM_NON_BLOCKING_ERROR: Int = "num_non_blocking_error";
+        /// Hooks that were cancelled.
+        NUM_CANCELLED: Int = "num_cancelled";
+        /// How long all hooks took.
+        TOTAL_DURATION_MS: Int = "total_duration_ms";
+        /// What set a skill off.
+        INVOCATION_TRIGGER: Text = "invocation_trigger";
+        /// The skill.
+        SKILL_NAME: Text = "skill_name";
+        /// The plugin.
+        PLUGIN_NAME: Text = "plugin_name";
+        /// The market place that it is from.
+        MARKETPLACE_NAME: Text = "marketplace_name";
     }
 }

@@ -51,7 +51,8 @@ pub struct Point {
 }
 
 /// What scripts/collector.sh built.
-fn binary() -> PathBuf {
+#[must_use]
+pub fn binary() -> PathBuf {
     let cache = env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
     let home = || Path::new(&env::var_os("HOME").expect("HOME is set")).join(".cache");
     let path = cache.unwrap_or_else(home).join("clawker/bin/otelcol");

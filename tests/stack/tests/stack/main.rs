@@ -1,1 +1,7 @@
 //! The stack tier.
+
+mod config;
+mod delivery;
+mod gate;
+mod lanes;
+mod opensearch;
