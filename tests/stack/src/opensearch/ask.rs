@@ -22,6 +22,7 @@ pub struct Asker {
     url: String,
     ca: Option<PathBuf>,
     user: Option<(String, String)>,
+    authorization: Option<String>,
 }
 
 impl Asker {
@@ -32,6 +33,7 @@ impl Asker {
             url: url.into(),
             ca: None,
             user: None,
+            authorization: None,
         }
     }
 
@@ -47,6 +49,15 @@ impl Asker {
     pub fn as_user(&self, name: &str, password: &str) -> Self {
         let mut other = self.clone();
         other.user = Some((name.to_owned(), password.to_owned()));
+        other
+    }
+
+    /// The same with the name that a header gives; without one, nobody.
+    #[must_use]
+    pub fn with_authorization(&self, header: Option<&str>) -> Self {
+        let mut other = self.clone();
+        other.user = None;
+        other.authorization = header.map(str::to_owned);
         other
     }
 
@@ -133,6 +144,9 @@ impl Asker {
         }
         if let Some((name, password)) = &self.user {
             curl.args(["--user", &format!("{name}:{password}")]);
+        }
+        if let Some(header) = &self.authorization {
+            curl.args(["--header", &format!("Authorization: {header}")]);
         }
         if !body.is_empty() {
             curl.args(["--data-binary", "@-"]);

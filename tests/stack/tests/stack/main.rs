@@ -1,7 +1,12 @@
 //! The stack tier.
 
+mod boards;
 mod config;
 mod delivery;
 mod gate;
 mod lanes;
+mod metrics;
 mod opensearch;
+mod provision;
+mod records;
+mod roles;

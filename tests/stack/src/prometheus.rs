@@ -1,0 +1,158 @@
+//! A real Prometheus with the shipped configuration and series of the test's choice. It listens in the test's own
+//! network namespace (`kernel_tests::net::isolate`), and ends with the test however the test ends.
+
+use crate::{
+    demo::{Series, openmetrics},
+    opensearch::Asker,
+};
+use kernel_tests::eventually_within;
+use serde_json::Value;
+use std::{
+    env,
+    fmt::Write as _,
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+use tempfile::TempDir;
+
+/// Where it listens.
+pub const ADDRESS: &str = "127.0.0.1:9090";
+/// How long it may take to start on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A Prometheus.
+pub struct Prometheus {
+    child: Child,
+    dir: TempDir,
+    asker: Asker,
+}
+
+/// A program that scripts/prometheus.sh fetched.
+#[must_use]
+pub fn program(name: &str) -> PathBuf {
+    let cache = env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let home = || Path::new(&env::var_os("HOME").expect("HOME is set")).join(".cache");
+    let path = cache.unwrap_or_else(home).join("clawker/bin").join(name);
+    assert!(
+        path.exists(),
+        "{} is not there: run scripts/prometheus.sh",
+        path.display()
+    );
+    path
+}
+
+/// The shipped configuration.
+#[must_use]
+pub fn config() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../prometheus/prometheus.yml")
+}
+
+/// Runs promtool, which must succeed; what it says.
+#[track_caller]
+pub fn promtool(args: &[&str]) -> String {
+    let out = Command::new(program("promtool"))
+        .args(args)
+        .output()
+        .expect("it runs");
+    let said = String::from_utf8_lossy(&[out.stdout, out.stderr].concat()).into_owned();
+    assert!(out.status.success(), "promtool {args:?}: {said}");
+    said
+}
+
+impl Prometheus {
+    /// Starts one that has had these series all the time.
+    #[must_use]
+    pub fn with(series: &[Series]) -> Self {
+        let dir = TempDir::with_prefix("clawker-prometheus-").expect("a temporary directory");
+        let (text, data) = (dir.path().join("series"), dir.path().join("data"));
+        fs::write(&text, openmetrics(series)).expect("a file is written");
+        let text = text.to_str().expect("a plain path");
+        promtool(&[
+            "tsdb",
+            "create-blocks-from",
+            "openmetrics",
+            text,
+            data.to_str().expect("a plain path"),
+        ]);
+        let log = File::create(dir.path().join("log")).expect("a file for its output");
+        let both = log.try_clone().expect("a second descriptor");
+        // So that it does not outlive a test that is killed.
+        let mut command = Command::new("setpriv");
+        command
+            .args(["--pdeathsig", "KILL"])
+            .arg(program("prometheus"));
+        command.arg(format!("--config.file={}", config().display()));
+        command.arg(format!("--storage.tsdb.path={}", data.display()));
+        command.arg(format!("--web.listen-address={ADDRESS}"));
+        command.stdin(Stdio::null()).stdout(log).stderr(both);
+        let child = command.spawn().expect("setpriv is there");
+        let asker = Asker::new(format!("http://{ADDRESS}"));
+        let mut started = Self { child, dir, asker };
+        eventually_within(PATIENCE, "Prometheus to be ready", || {
+            let ended = started.child.try_wait().expect("it is our child");
+            assert_eq!(ended, None, "Prometheus has ended: {}", started.said());
+            let answer = started.asker.try_ask("GET", "/-/ready", None);
+            answer.is_ok_and(|a| a.status == 200).then_some(())
+        });
+        started
+    }
+
+    /// Asks for a range, as Dashboards does: the series of the answer.
+    #[track_caller]
+    #[must_use]
+    pub fn range(&self, query: &str, from: i64, to: i64, step: i64) -> Vec<Value> {
+        let body = format!("query={}&start={from}&end={to}&step={step}", encoded(query));
+        let answer = self.ask("/api/v1/query_range", &body);
+        assert_eq!(answer["data"]["resultType"], "matrix", "{query}");
+        answer["data"]["result"].as_array().expect("series").clone()
+    }
+
+    /// Asks by a form.
+    #[track_caller]
+    #[must_use]
+    pub fn ask(&self, path: &str, form: &str) -> Value {
+        let kind = "application/x-www-form-urlencoded";
+        let answer = self
+            .asker
+            .send("POST", path, kind, form)
+            .expect("an answer");
+        assert_eq!(answer.status, 200, "{form}: {}", answer.body);
+        answer.body
+    }
+
+    /// Asks for a page.
+    #[track_caller]
+    #[must_use]
+    pub fn get(&self, path: &str) -> Value {
+        self.asker.ok("GET", path, None)
+    }
+
+    /// What it has said.
+    #[must_use]
+    pub fn said(&self) -> String {
+        fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+    }
+}
+
+impl Drop for Prometheus {
+    fn drop(&mut self) {
+        // It may be dead already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// As a form wants it.
+fn encoded(text: &str) -> String {
+    text.bytes().fold(String::new(), |mut so_far, byte| {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' => so_far.push(char::from(byte)),
+            _ => {
+                let _ = write!(so_far, "%{byte:02X}");
+            }
+        }
+        so_far
+    })
+}
