@@ -104,7 +104,8 @@ fuzz: ## look for crashes that test-fuzz has not met, FUZZ_SECONDS=600 for each 
 bench: ## measure the rows of docs/benchmarks.md; needs root
 	@scripts/kernel-ready.sh
 	@scripts/toolchain.sh --quiet
-	cargo build --release --locked -p ebpf-manager
+	@scripts/collector.sh --quiet
+	cargo build --release --locked -p ebpf-manager -p otlp-bridge
 	$(as_root) cargo bench --locked -p kernel-tests
 
 ##@ Check

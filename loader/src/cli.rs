@@ -99,7 +99,7 @@ pub enum Command {
     Detach(DetachArgs),
     /// Check the machine and every instance: what is wrong, what it costs, what to do
     #[command(
-        after_long_help = "Asks the kernel what is really in force instead of believing the pins: each hook on each cgroup, whose programs and maps they are, who else is attached there, and whether the accounting adds up. docs/doctor.md explains every finding.\n\nWithout root it checks what it can and says what it could not.\n\nExit codes: 0 no problem, 1 a problem, 2 wrong use.\n\nExamples:\n  sudo ebpf-manager doctor\n  sudo ebpf-manager doctor --instance run-4711\n  sudo ebpf-manager doctor --agent reviewer --accept docker-sock\n  sudo ebpf-manager doctor --json | jq 'select(.state == \"problem\")'"
+        after_long_help = "Asks the kernel what is really in force instead of believing the pins: each hook on each cgroup, whose programs and maps they are, who else is attached there, and whether the accounting adds up. docs/doctor.md explains every finding.\n\nWithout root it checks what it can and says what it could not.\n\nExit codes: 0 no problem, 1 a problem, 2 wrong use.\n\nExamples:\n  sudo ebpf-manager doctor\n  sudo ebpf-manager doctor --instance run-4711\n  sudo ebpf-manager doctor --agent reviewer --accept engine_socket\n  sudo ebpf-manager doctor --json | jq 'select(.state == \"problem\")'"
     )]
     Doctor(DoctorArgs),
     /// Check, explain, test and learn policies, or put a running instance under another one

@@ -6,6 +6,7 @@ mod doctor;
 mod dump;
 mod follow;
 mod man;
+mod metrics;
 mod otlp;
 mod pace;
 mod policy;

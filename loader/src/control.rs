@@ -5,6 +5,7 @@
 mod ask;
 mod desk;
 mod gate;
+mod guarded;
 mod guest;
 mod place;
 mod protocol;
@@ -14,6 +15,7 @@ mod tap;
 pub use ask::{AskError, ask};
 pub use desk::{Asked, Desk};
 pub use gate::{Admitted, Gate, Rank, Refused};
+pub use guarded::is_guarded;
 pub use place::{GROUP, group, prepare, socket_path, sockets, sweep};
 pub(crate) use place::{connect_to, is_connected_to_root};
 pub use protocol::{

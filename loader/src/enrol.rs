@@ -168,6 +168,7 @@ pub fn describe(pins: &Pins, index: u32, identity: &Identity) -> Result<(), Kern
     };
     let now = identity.info(old.slot, old.since);
     let info = SlotInfo {
+        command: now.command,
         container_name: now.container_name,
         weaknesses: now.weaknesses,
         ..old

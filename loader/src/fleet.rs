@@ -9,6 +9,7 @@
 
 mod adopt;
 mod book;
+mod count;
 mod heir;
 mod held;
 mod leave;
@@ -35,6 +36,7 @@ use crate::{
 };
 use adopt::Past;
 use book::Book;
+use count::Count;
 use heir::Old;
 use lease::{FileError, LeasesError};
 use roll::{Life, Roll, Step};
@@ -160,6 +162,7 @@ pub struct Fleet {
     past: Past,
     /// A set of programs of another version, as long as its last records are on their way.
     old: Option<Old>,
+    count: Count,
 }
 
 impl Fleet {
@@ -191,6 +194,7 @@ impl Fleet {
             root: root.clone(),
             instance: taken.instance,
             engine: taken.engine,
+            count: Count::after(&session),
             session,
             operators,
             roll: Roll::new(slots, setup.linger),

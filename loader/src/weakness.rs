@@ -15,7 +15,7 @@ const ALL: [Weakness; 6] = [
 /// What a weakness is, what it costs, and what to do about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Told {
-    /// Its word, for `--accept` and records.
+    /// Its word, in records and for `--accept`: one list everywhere.
     pub word: &'static str,
     /// What is the matter, behind "its container".
     pub what: &'static str,
@@ -51,25 +51,25 @@ pub fn told(w: Weakness) -> Told {
             "run it without --privileged",
         ),
         Weakness::HostNetwork => (
-            "host-network",
+            "host_network",
             "shares the machine's network",
             "services on the machine's loopback are within its reach, and no interface of its own can be guarded",
             "give it a network of its own",
         ),
         Weakness::SharedNetwork => (
-            "shared-network",
+            "shared_network",
             "shares the network of another container",
             "the two have one address: records of proxies cannot be told apart by it",
             "give it a network of its own",
         ),
         Weakness::HostPid => (
-            "host-pid",
+            "host_pid",
             "sees the machine's processes",
             "it can reach into processes outside the firewall that run as its user",
             "run it without --pid host",
         ),
         Weakness::EngineSocket => (
-            "docker-sock",
+            "engine_socket",
             "has the engine's socket mounted",
             "it can start containers that are not enforced",
             "remove the mount",
@@ -105,6 +105,16 @@ mod tests {
         fn bits_hold_what_was_put_in(set in 0u32..1 << ALL.len(), later in any::<u32>()) {
             prop_assert_eq!(bits(&of(set)), set);
             prop_assert_eq!(of(set | (later << ALL.len())), of(set));
+        }
+    }
+
+    #[test]
+    fn papers_list_every_word() {
+        let list = words().map(|w| format!("`{w}`")).join(", ");
+        for paper in ["serve.md", "doctor.md", "fields.md"] {
+            let path = format!("{}/../docs/{paper}", env!("CARGO_MANIFEST_DIR"));
+            let text = std::fs::read_to_string(path).unwrap();
+            assert!(text.contains(&list), "{paper} does not say {list}");
         }
     }
 

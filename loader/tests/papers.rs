@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-/// `file::function` in backquotes, as docs/threat-model.md names tests of the kernel tier.
+/// `file::function` in backquotes, as docs/threat-model.md names tests of the kernel and docker tiers.
 fn named(page: &str) -> impl Iterator<Item = (&str, &str)> {
     let code = page.split('`').skip(1).step_by(2);
     code.filter_map(|c| c.split_once("::"))
@@ -15,9 +15,11 @@ fn every_test_that_the_threat_model_names_exists() {
     let page = fs::read_to_string(root.join("docs/threat-model.md")).unwrap();
     let mut count = 0;
     for (file, function) in named(&page) {
-        let path = root.join(format!("tests/kernel/tests/kernel/{file}.rs"));
-        let text = fs::read_to_string(&path)
-            .unwrap_or_else(|e| panic!("{file}::{function}: {}: {e}", path.display()));
+        let tiers =
+            ["kernel", "docker"].map(|t| root.join(format!("tests/{t}/tests/{t}/{file}.rs")));
+        let path = tiers.iter().find(|p| p.exists());
+        let path = path.unwrap_or_else(|| panic!("no tier has {file}::{function}"));
+        let text = fs::read_to_string(path).unwrap();
         let test = format!("#[test]\nfn {function}() {{");
         assert!(text.contains(&test), "{file} has no test {function}");
         count += 1;

@@ -12,9 +12,9 @@ use serde_json::{Map, Value};
 use std::{fs, io, sync::Arc};
 use tokio::{
     runtime::Runtime,
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     sync::oneshot,
-    task::JoinSet,
+    task::{JoinSet, spawn_blocking},
 };
 use wire::{Endpoint, EndpointError, Options, Outlet};
 
@@ -110,8 +110,10 @@ impl Parts {
             term(SignalKind::terminate())?,
             term(SignalKind::interrupt())?,
         );
+        let hangup = term(SignalKind::hangup())?;
         let intake = Arc::new(self.open(args).await?);
         let mut own = JoinSet::new();
+        own.spawn(try_again(Arc::clone(&self.spool), hangup));
         let unsent = self.log.unsent();
         own.spawn(telemetry::log(self.log, Arc::clone(&self.spool)));
         if let Some(to) = self.metrics {
@@ -162,5 +164,14 @@ impl Parts {
             },
             Err(e) => Map::from_iter([(status::ERROR.to_owned(), e.to_string().into())]),
         })
+    }
+}
+
+/// Tries what was set aside whenever somebody asks for it.
+async fn try_again(spool: Arc<Spool>, mut asked: Signal) {
+    while asked.recv().await.is_some() {
+        let spool = Arc::clone(&spool);
+        // What stands in the way of writing is told by the spool.
+        let _ = spawn_blocking(move || spool.try_again()).await;
     }
 }

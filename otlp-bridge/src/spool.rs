@@ -1,6 +1,7 @@
 //! The spool: the only durable store between the sources and the collector. What it has said yes to is on
 //! the disk, and leaves it only when the receiver has it, or declared.
 
+mod again;
 mod apply;
 mod books;
 mod error;
@@ -259,9 +260,16 @@ impl Spool {
         self.settle(stream, records, None);
     }
 
-    /// No receiver takes this one: it stays in the store, but is not handed out again. It is announced.
+    /// No receiver takes this one: it stays in the store, and is not handed out before
+    /// [`Spool::try_again`]. It is announced.
     pub fn set_aside(&self, stream: &str, record: &Pending, text: &str) {
         self.settle(stream, std::slice::from_ref(record), Some(text));
+    }
+
+    /// Hands out again what was set aside, as if it had never been; answered when that is on the disk. The
+    /// spool does so by itself a minute after its start, then after an hour and ever longer rests.
+    pub fn try_again(&self) -> Result<(), SpoolError> {
+        self.ask_and_wait(Job::Again)
     }
 
     fn settle(&self, stream: &str, records: &[Pending], aside: Option<&str>) {

@@ -1,6 +1,6 @@
 //! What happens to agents: enrolled, left, weakened, and flows that no record tells of.
 
-use crate::{docker::Weakness, record::Owner, render::units};
+use crate::{docker::Weakness, record::Owner, render::units, weakness};
 use jiff::Timestamp;
 use serde::Serialize;
 use std::fmt;
@@ -96,23 +96,12 @@ pub struct Event {
     pub kind: Kind,
 }
 
-/// A weakness in one word, as records have it.
-fn word(w: Weakness) -> &'static str {
-    match w {
-        Weakness::Privileged => "privileged",
-        Weakness::HostNetwork => "host_network",
-        Weakness::SharedNetwork => "shared_network",
-        Weakness::HostPid => "host_pid",
-        Weakness::EngineSocket => "engine_socket",
-        Weakness::Capability => "capability",
-    }
-}
-
 impl Kind {
     /// For a weakness as the engine tells it.
     #[must_use]
     pub fn weakness(w: Weakness) -> Self {
-        Self::Weakness { weakness: word(w) }
+        let weakness = weakness::told(w).word;
+        Self::Weakness { weakness }
     }
 
     fn name(&self) -> &'static str {

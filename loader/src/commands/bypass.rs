@@ -4,7 +4,7 @@ use super::{CommandError, FAILED, warn};
 use crate::{
     actor::Actor,
     audit::BypassChange,
-    bypass::{self, Done, Lift, Order, Restore, journal},
+    bypass::{self, BypassError, Done, Lift, Order, Restore, journal},
     cli::{BypassArgs, EnforceArgs},
     control::{self, AskError, Request},
     instance::{Found, InstanceError, Root},
@@ -146,6 +146,10 @@ fn by_root(places: Places<'_>, found: &Found, order: &Order) -> Result<Done, Com
 /// Into the pins; records of it wait in a file.
 fn directly(places: Places<'_>, found: &Found, order: &Order) -> Result<Done, CommandError> {
     let actor = Actor::me().map_err(OperateError::Actor)?;
+    let within = actor.cgroup.as_deref().unwrap_or_default();
+    if control::is_guarded(within).map_err(OperateError::Actor)? {
+        return Err(BypassError::Guarded.into());
+    }
     let file = journal::path(places.control_dir, &found.id);
     let ready = control::prepare(places.control_dir).map_err(|e| e.to_string());
     let done = bypass::apply(&found.pins, &found.id, order, &actor, |change| {

@@ -8,9 +8,6 @@ use wire::{Endpoint, Options};
 /// How long records may take to arrive when the run is over.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// How often metrics are sent.
-pub(super) const METRICS_EVERY: Duration = Duration::from_secs(10);
-
 /// The way to the receiver, if there is to be one, also for what this process has to say from now on.
 /// Nothing is sent yet.
 pub(super) fn export(args: &OtlpArgs) -> Result<Option<Export>, CommandError> {

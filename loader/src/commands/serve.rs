@@ -6,7 +6,8 @@ mod reload;
 mod wait;
 
 use super::{
-    CommandError, color_on_stderr, kernel_is_new_enough, need_root, otlp, ring_bytes, warn,
+    CommandError, color_on_stderr, kernel_is_new_enough, metrics::Metrics, need_root, otlp,
+    ring_bytes, warn,
 };
 use crate::{
     cgroup,
@@ -30,7 +31,7 @@ use std::{
     time::Duration,
 };
 use wait::{Event, Wait};
-use wire::BatchId;
+use wire::{BatchId, Outlet};
 
 /// How long records may take to arrive when the loader is told to end. What does not is declared by the
 /// next one.
@@ -76,7 +77,10 @@ pub(super) fn serve(root: &Root, control_dir: &Path, args: &ServeArgs) -> Result
         parents: &args.cgroup_parent,
         engine: Some(&args.engine),
     };
+    let unsent = sink.export.as_ref().and_then(|e| e.log.as_ref());
+    let unsent = unsent.map(Outlet::unsent);
     let fleet = Fleet::open(root, setup, &mut sink)?;
+    let metrics = Metrics::new(fleet.id(), unsent);
     let watcher = Watcher::start(Engine {
         socket: args.engine.clone(),
         cgroup_root: cgroup::root()?,
@@ -88,6 +92,7 @@ pub(super) fn serve(root: &Root, control_dir: &Path, args: &ServeArgs) -> Result
         wait,
         reload,
         watcher,
+        metrics,
     };
     let server = daemon.open_control(control_dir, Gate { group }, args);
     notify::tell("READY=1");
@@ -149,6 +154,7 @@ struct Daemon {
     wait: Wait,
     reload: Reload,
     watcher: Watcher,
+    metrics: Metrics,
 }
 
 impl Daemon {
@@ -201,6 +207,9 @@ impl Daemon {
             }
             let seen = self.fleet.turn(&mut self.sink);
             let seen = self.or_complain(seen).unwrap_or(0);
+            if self.metrics.are_due() {
+                self.tell_metrics();
+            }
             let rings = self.fleet.session.rings();
             let orders = self.fleet.operators.fd();
             match self.wait.wait(seen > 0, rings, &self.watcher, orders)? {
@@ -215,6 +224,13 @@ impl Daemon {
         }
     }
 
+    fn tell_metrics(&mut self) {
+        if let Some(export) = &self.sink.export {
+            let view = self.fleet.view();
+            self.metrics.tell(self.fleet.sums(), view, export);
+        }
+    }
+
     fn or_complain<T>(&mut self, outcome: Result<T, FleetError>) -> Option<T> {
         outcome
             .map_err(|e| self.sink.complain_once(&e.to_string()))
@@ -223,6 +239,7 @@ impl Daemon {
 
     /// Stops reading. Everything stays in force.
     fn close(mut self) {
+        self.tell_metrics();
         if let Some(export) = &mut self.sink.export {
             let undelivered = export.finish(LIMIT);
             if undelivered.records() > 0 {

@@ -276,7 +276,7 @@ impl Fleet {
         }
     }
 
-    fn declare(&self, owner: &Owner, slot: u32, lost: Flows, sink: &mut Sink) {
+    fn declare(&mut self, owner: &Owner, slot: u32, lost: Flows, sink: &mut Sink) {
         for (verdict, flows) in VERDICTS.iter().zip(lost) {
             self.gap(owner, slot, Some(*verdict), flows, GapCause::Killed, sink);
         }

@@ -58,6 +58,7 @@ impl Fleet {
         let astray = self.session.lost(slot);
         self.gap(&owner, slot, None, astray, GapCause::Unseen, sink);
         sink.tell(&Event::now(&owner, Kind::Left { slot }));
+        self.count.look(&self.session);
         self.operators.left(index, sink);
         self.session.dismiss(slot, &self.instance.pins)?;
         self.instance.pins.retire(index)?;
@@ -71,7 +72,7 @@ impl Fleet {
     }
 
     pub(super) fn gap(
-        &self,
+        &mut self,
         owner: &Owner,
         slot: u32,
         verdict: Option<&'static str>,
@@ -80,6 +81,7 @@ impl Fleet {
         sink: &mut Sink,
     ) {
         if flows > 0 {
+            self.count.lost(flows);
             let gap = Kind::Gap {
                 boot: boot_id(),
                 slot,

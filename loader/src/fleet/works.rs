@@ -264,6 +264,10 @@ impl Fleet {
             (Stage::Bystander, _) => self.book.renew(&m)?,
             (_, Some(guard)) if guard.met => {
                 self.book.renew(&m)?;
+                if let Some(index) = m.index {
+                    let identity = self.identity(&m, guard.cgroup_id);
+                    enrol::describe(&self.instance.pins, index, &identity)?;
+                }
                 self.stop_at_interfaces(life, sink);
             }
             (Stage::Enrolled, Some(_)) => self.acquaint(life, sink)?,

@@ -4,6 +4,15 @@ use crate::kernel::query::{self, Target};
 use abi::programs;
 use std::{fs::File, path::Path};
 
+/// Says that a hook is not in force at a cgroup, to whoever must see that.
+pub fn complain(hook: &str, cgroup: &Path) {
+    tracing::error!(
+        target: wire::log_layer::SECURITY,
+        "hook {hook} is not in force on {}: `ebpf-manager doctor` says what that costs",
+        cgroup.display()
+    );
+}
+
 /// The first hook that is not in force at a cgroup, or cannot be checked: its pinned link must lead to
 /// this very cgroup, and its program must be among those that run there. `links`: the directory of the
 /// links of one attachment.

@@ -2,6 +2,7 @@
 //! and declares it.
 
 use super::{
+    again::{self, Returned},
     books::{Books, Tier, size},
     handed::Handed,
     notice::{self, Cause},
@@ -80,14 +81,19 @@ impl<'a, 't> Apply<'a, 't> {
         }
     }
 
-    /// Does all of it, and returns the sums afterwards.
+    /// Does all of it, and returns the sums afterwards, and which records wait again because what was set
+    /// aside is to be tried `again`.
     pub(super) fn run(
         mut self,
         before: &Books,
-        keeps: &[Keep],
+        (keeps, again): (&[Keep], bool),
         settled: &[Settled],
         within: Within,
-    ) -> Result<Books, Error> {
+    ) -> Result<(Books, Vec<Returned>), Error> {
+        let mut returned = Vec::new();
+        if again {
+            returned = again::put_back(&mut self)?;
+        }
         for s in settled {
             self.settle(s)?;
         }
@@ -98,7 +104,7 @@ impl<'a, 't> Apply<'a, 't> {
         shed::shed(&mut self, within)?;
         shed::declare(&mut self)?;
         self.tables.save(before, &self.books)?;
-        Ok(self.books)
+        Ok((self.books, returned))
     }
 
     fn keep(&mut self, keep: &Keep) -> Result<(), Error> {

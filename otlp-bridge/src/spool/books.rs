@@ -99,6 +99,14 @@ impl Book {
         self.bytes[tier.index()] += size;
     }
 
+    /// One that was set aside waits again.
+    pub(super) fn wait_again(&mut self, tier: Tier, size: u64) {
+        self.aside_records = self.aside_records.saturating_sub(1);
+        self.aside_bytes = self.aside_bytes.saturating_sub(size);
+        self.records[tier.index()] += 1;
+        self.bytes[tier.index()] += size;
+    }
+
     pub(super) fn leave(&mut self, tier: Tier, size: u64) {
         let (records, bytes) = (
             &mut self.records[tier.index()],

@@ -3,6 +3,7 @@
 
 use super::{
     Shared, SpoolError,
+    again::Again,
     apply::{Apply, Keep, Settled, Within, millis},
     books::Tier,
     notice::Cause,
@@ -41,6 +42,8 @@ pub(super) enum Job {
     Settle(Vec<Settled>),
     /// Say when everything before is on the disk.
     Flush(Answer),
+    /// Try again what was set aside.
+    Again(Answer),
 }
 
 /// The thread's own state.
@@ -52,6 +55,7 @@ pub(super) struct Writer {
     /// A lower bound for a while, because the disk was full.
     squeeze: Option<(u64, Instant)>,
     aged: Instant,
+    again: Again,
 }
 
 /// What goes into the next transaction.
@@ -62,6 +66,7 @@ struct Turn {
     records: usize,
     bytes: usize,
     flush: bool,
+    again: bool,
 }
 
 impl Turn {
@@ -76,6 +81,10 @@ impl Turn {
             Job::Settle(more) => settled.extend(more),
             Job::Flush(answer) => {
                 self.flush = true;
+                self.answers.push(answer);
+            }
+            Job::Again(answer) => {
+                self.again = true;
                 self.answers.push(answer);
             }
         }
@@ -94,6 +103,7 @@ impl Writer {
             settled: Vec::new(),
             squeeze: None,
             aged: Instant::now(),
+            again: Again::new(Instant::now()),
         }
     }
 
@@ -116,13 +126,14 @@ impl Writer {
         self.turn(Turn::default())
     }
 
-    fn turn(&mut self, turn: Turn) -> Result<(), SpoolError> {
+    fn turn(&mut self, mut turn: Turn) -> Result<(), SpoolError> {
         self.relax();
+        turn.again |= self.again.is_due(&self.shared.books(), Instant::now());
         if !self.due(&turn) {
             turn.answers.iter().for_each(|a| drop(a.send(Ok(()))));
             return Ok(());
         }
-        let done = self.commit(&turn.keeps);
+        let done = self.commit(&turn.keeps, turn.again);
         for answer in turn.answers {
             // Who has gone away does not want to know.
             let _ = answer.send(done.clone());
@@ -135,7 +146,7 @@ impl Writer {
 
     /// Whether there is anything to write.
     fn due(&mut self, turn: &Turn) -> bool {
-        if !turn.keeps.is_empty() || !self.settled.is_empty() || turn.flush {
+        if !turn.keeps.is_empty() || !self.settled.is_empty() || turn.flush || turn.again {
             return true;
         }
         if self.aged.elapsed() < TICK {
@@ -177,18 +188,28 @@ impl Writer {
         }
     }
 
-    fn commit(&mut self, keeps: &[Keep]) -> Result<(), SpoolError> {
+    fn commit(&mut self, keeps: &[Keep], again: bool) -> Result<(), SpoolError> {
         let (before, within) = (self.shared.books().clone(), self.within());
         let (handed, settled) = (&self.shared.handed, &self.settled);
-        let books = self.shared.store.write(|tables| {
+        let (books, returned) = self.shared.store.write(|tables| {
             let apply = Apply::new(tables, &before, handed, Timestamp::now());
-            apply.run(&before, keeps, settled, within)
+            apply.run(&before, (keeps, again), settled, within)
         })?;
         let mut handed = handed.lock().unwrap_or_else(PoisonError::into_inner);
         for s in self.settled.drain(..) {
             handed.settled(&s.stream, s.place);
         }
+        for (stream, tier, place) in &returned {
+            handed.back(stream, *tier, *place);
+        }
         drop(handed);
+        if again {
+            self.again.tried(Instant::now());
+        }
+        if !returned.is_empty() {
+            let records = returned.len();
+            tracing::info!(records, "records that were set aside are tried again");
+        }
         *self.shared.books() = books;
         self.shared.trouble(None);
         self.shared.changed.send_modify(|n| *n += 1);
@@ -214,7 +235,7 @@ impl Writer {
         if full {
             let there = self.shared.books().total();
             self.squeeze = Some((there - there / SQUEEZE, Instant::now() + SQUEEZED));
-            if let Err(e) = self.commit(&[]) {
+            if let Err(e) = self.commit(&[], false) {
                 tracing::debug!("cannot make room: {e}");
                 return self
                     .shared

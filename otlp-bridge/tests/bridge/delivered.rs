@@ -10,7 +10,13 @@ use otlp_bridge::{
     incoming::{Incoming, Keeper as _, Weight},
     spool::Spool,
 };
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 use tokio::runtime::Runtime;
 use wire::{
     Endpoint, Options,
@@ -164,6 +170,48 @@ fn a_poison_record_is_set_aside_and_nothing_else_is_held_up() {
     // Once it is set aside, it is not sent again.
     let last = seen.iter().rposition(|r| r.ids.contains(&poison)).unwrap();
     assert_eq!(seen[last].ids, [poison]);
+}
+
+#[test]
+fn what_was_set_aside_is_delivered_when_the_receiver_has_been_mended() {
+    let runtime = runtime();
+    let mended = Arc::new(AtomicBool::new(false));
+    let (now, bad) = (Arc::clone(&mended), flow(1, "ALLOWED", 333).id);
+    let id = bad.clone();
+    let stub = runtime.block_on(Stub::start(move |r| {
+        match r.ids.contains(&id) && !now.load(Ordering::Relaxed) {
+            true => (StatusCode::INTERNAL_SERVER_ERROR, "no room".to_owned()),
+            false => (StatusCode::OK, String::new()),
+        }
+    }));
+    let d = Delivered::to(&stub.url, runtime);
+    let mut n = 1000;
+    d.spool.keep(None, &flows(0, n)).unwrap();
+    let mut until_aside = |ever: u64| {
+        eventually("it to be set aside", || {
+            d.spool.keep(None, &flows(n, 3)).unwrap();
+            n += 3;
+            let state = find(&d.spool, EGRESS);
+            (state.set_aside == 1 && state.set_aside_ever == ever).then_some(())
+        });
+        n
+    };
+    until_aside(1);
+    // Not yet: it is blamed again, and nothing is lost or counted twice by that.
+    d.spool.try_again().unwrap();
+    let n = until_aside(2);
+    mended.store(true, Ordering::Relaxed);
+    d.spool.try_again().unwrap();
+    d.wait(&[EGRESS, wire::stream::OVERSEER]);
+    let state = find(&d.spool, EGRESS);
+    assert_eq!((state.kept, state.delivered), (n, n));
+    assert_eq!((state.set_aside, state.shed), (0, 0));
+    let taken = stub.seen().into_iter().filter(|r| r.ids == [bad.clone()]);
+    assert!(taken.count() > 2, "and it was announced");
+    // A record that came and went leaves its id free.
+    d.spool.keep(None, &[flow(1, "ALLOWED", 333)]).unwrap();
+    d.wait(&[EGRESS]);
+    assert_eq!(find(&d.spool, EGRESS).delivered, n + 1);
 }
 
 #[test]

@@ -19,6 +19,8 @@ enum Op {
     HandOut(usize, usize),
     /// What became of the oldest that were handed out: 0 delivered, 1 back, 2 set aside.
     Settle(usize, u8),
+    /// What was set aside waits again.
+    TryAgain,
     Restart,
 }
 
@@ -28,6 +30,7 @@ fn op() -> impl Strategy<Value = Op> {
             .prop_map(|(kind, from, n, batch)| Op::Keep(kind, from, n, batch)),
         3 => (0usize..2, 1usize..60).prop_map(|(s, n)| Op::HandOut(s, n)),
         3 => (0usize..2, 0u8..3).prop_map(|(s, what)| Op::Settle(s, what)),
+        1 => Just(Op::TryAgain),
         1 => Just(Op::Restart),
     ]
 }
@@ -111,6 +114,11 @@ fn run(ops: &[Op]) {
                         .for_each(|p| spool.set_aside(STREAMS[s], p, "no")),
                 }
                 spool.flush().unwrap();
+            }
+            Op::TryAgain => {
+                spool.try_again().unwrap();
+                // What it makes too much goes at once, declared; nothing stays aside.
+                assert!(STREAMS.iter().all(|s| find(&spool, s).set_aside == 0));
             }
             Op::Restart => {
                 spool.close().unwrap();

@@ -324,7 +324,7 @@ fields! {
         QNAME: Text = "qname";
     }
     "audit" {
-        /// What weakens the firewall around a container, from a closed list: `privileged`, `host_network`, ….
+        /// What weakens the firewall around a container, from a closed list: `privileged`, `host_network`, `shared_network`, `host_pid`, `engine_socket`, `capability`.
         WEAKNESS: Text = "weakness";
         /// The policy file, as it was named.
         POLICY: Text = "policy";

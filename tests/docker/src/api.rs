@@ -1,11 +1,7 @@
 //! The engine's API, without a client library between: the tests' own word on what it says.
 
 use serde_json::Value;
-use std::{
-    io::{self, Read as _, Write as _},
-    os::unix::net::UnixStream,
-    path::Path,
-};
+use std::{io, net::TcpStream, os::unix::net::UnixStream, path::Path};
 
 /// An answer.
 #[derive(Debug)]
@@ -16,10 +12,24 @@ pub struct Answer {
     pub body: Value,
 }
 
-/// Asks. HTTP/1.0: the answer has no chunks and ends with the connection.
+/// Asks a unix socket.
 pub fn ask(socket: &Path, method: &str, path: &str, body: Option<&Value>) -> io::Result<Answer> {
+    speak(UnixStream::connect(socket)?, method, path, body)
+}
+
+/// Posts to an address.
+pub fn post(address: &str, path: &str, body: &Value) -> io::Result<Answer> {
+    speak(TcpStream::connect(address)?, "POST", path, Some(body))
+}
+
+/// HTTP/1.0: the answer has no chunks and ends with the connection.
+fn speak(
+    mut stream: impl io::Read + io::Write,
+    method: &str,
+    path: &str,
+    body: Option<&Value>,
+) -> io::Result<Answer> {
     let body = body.map(Value::to_string).unwrap_or_default();
-    let mut stream = UnixStream::connect(socket)?;
     write!(
         stream,
         "{method} {path} HTTP/1.0\r\nHost: engine\r\nContent-Type: application/json\r\n\

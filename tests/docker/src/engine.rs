@@ -146,6 +146,12 @@ impl Engine {
         self.run(name, &all)
     }
 
+    /// A container that was started before.
+    #[must_use]
+    pub fn container(&self, id: &str) -> Container<'_> {
+        Container::new(self, id.to_owned())
+    }
+
     /// Kills the engine; its containers live on.
     pub fn kill(&mut self) {
         self.daemon.0.kill().expect("it runs");

@@ -11,4 +11,5 @@ pub mod container;
 pub mod engine;
 pub mod hear;
 pub mod image;
+pub mod stack;
 pub mod world;

@@ -27,6 +27,7 @@ pub mod run;
 pub mod server;
 pub mod shell;
 pub mod sniff;
+pub mod stand_in;
 pub mod talk;
 pub mod traffic;
 

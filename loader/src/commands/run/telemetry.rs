@@ -1,28 +1,24 @@
 //! What a run says about itself to the receiver of `--otlp`.
 
-use super::otlp::METRICS_EVERY;
+use super::super::metrics::Metrics;
 use crate::{
     cgroup::Cgroup,
     export::Export,
     session::Session,
-    telemetry::{self, Ledger, View, hooks},
+    telemetry::{Ledger, View, hooks},
 };
-use jiff::Timestamp;
-use std::{path::PathBuf, time::Instant};
-use wire::{Source, log_layer::Unsent};
+use std::path::PathBuf;
+use wire::log_layer::Unsent;
 
 /// Counts, looks at the hooks, and hands over metrics when it is time.
 pub(super) struct Telemetry {
-    source: Source,
-    start: Timestamp,
+    metrics: Metrics,
     ledger: Ledger,
-    next: Instant,
     /// Directory of the links, and the id of the cgroup that they must lead to.
     links: PathBuf,
     cgroup_id: u64,
     /// The hook that was missing at the last look.
     missing: Option<&'static str>,
-    unsent: Option<Unsent>,
 }
 
 impl Telemetry {
@@ -34,31 +30,22 @@ impl Telemetry {
         unsent: Option<Unsent>,
     ) -> Self {
         Self {
-            source: telemetry::source(instance),
-            start: Timestamp::now(),
+            metrics: Metrics::new(instance, unsent),
             ledger: Ledger::default(),
-            next: Instant::now(),
             links,
             cgroup_id,
             missing: None,
-            unsent,
         }
     }
 
     /// Hands metrics over if the last ones are old enough.
     pub(super) fn tick(&mut self, session: &Session, cgroup: &Cgroup, export: &Export) {
-        let now = Instant::now();
-        if now < self.next {
+        if !self.metrics.are_due() {
             return;
         }
-        self.next = now + METRICS_EVERY;
         let missing = hooks::missing(&self.links, cgroup.path(), self.cgroup_id);
         if let Some(hook) = missing.filter(|_| self.missing != missing) {
-            tracing::error!(
-                target: wire::log_layer::SECURITY,
-                "hook {hook} is not in force on {}: `ebpf-manager doctor` says what that costs",
-                cgroup.path().display()
-            );
+            hooks::complain(hook, cgroup.path());
         }
         self.missing = missing;
         let view = View {
@@ -79,21 +66,11 @@ impl Telemetry {
     }
 
     fn tell(&mut self, session: &Session, view: View, export: &Export) {
-        let rows = session.all_books();
-        self.ledger.look((0..).zip(&rows));
+        self.ledger.look((0..).zip(&session.all_books()));
         let view = View {
             malformed: session.malformed,
-            export: export.state(),
-            unsent: self.unsent.as_ref().map_or(0, Unsent::count),
             ..view
         };
-        let now = Timestamp::now();
-        export.metrics(telemetry::snapshot(
-            &self.source,
-            self.start,
-            now,
-            self.ledger.sums(),
-            &view,
-        ));
+        self.metrics.tell(self.ledger.sums(), view, export);
     }
 }

@@ -73,7 +73,7 @@ metrics! {
         DELIVERED: Counter[1] = "clawker.bridge.records.delivered" in "{record}" by ["stream"];
         /// Records thrown away and declared because the spool was full, by stream.
         SHED: Counter[1] = "clawker.bridge.records.shed" in "{record}" by ["stream"];
-        /// Records that the store will not take, kept apart and announced, by stream.
+        /// How often a record was set aside because the store did not take it, which is announced, by stream.
         SET_ASIDE: Counter[1] = "clawker.bridge.records.set_aside" in "{record}" by ["stream"];
         /// Requests at the entrances by outcome: `accepted`, `refused` for good, `put_off`: the sender has to come again.
         REQUESTS: Counter[1] = "clawker.bridge.requests" in "{request}" by ["outcome"];
