@@ -7,9 +7,11 @@
 //! binaries included, sees the engine's network, cgroups and `/run`, and pins where the machine pins.
 
 pub mod api;
+pub mod chaos;
 pub mod container;
 pub mod engine;
 pub mod hear;
 pub mod image;
+pub mod sink;
 pub mod stack;
 pub mod world;

@@ -1,6 +1,7 @@
 //! Real containers under the firewall.
 
 mod births;
+mod chaos;
 mod harness;
 mod news;
 mod outage;
