@@ -77,36 +77,24 @@ fn frames_made_by_hand_meet_the_backstop_and_need_net_raw() {
         "HERE = '{here}'\n{FRAME}\nfor _ in range(3): say(frame('192.0.2.1', 9000, b'out'))"
     );
     assert_eq!(agent.exec(&send), "sent\nsent\nsent");
-    let guarded = !stack.pins().every_backstop().unwrap().is_empty();
-    if guarded {
-        let flows = || -> u64 {
-            let all = stack.collector.received();
-            let denied = all
-                .iter()
-                .filter(|r| r.attributes.get("dst_port") == Some(&json!(9000)));
-            denied
-                .map(|r| {
-                    is_of(r, &agent, LABELS);
-                    assert_eq!(
-                        (&r.attributes["verdict"], &r.attributes["reason"]),
-                        (&json!("DENIED"), &json!("unjudged"))
-                    );
-                    r.attributes.get("count").map_or(1, |n| n.as_u64().unwrap())
-                })
-                .sum()
-        };
-        eventually("each frame to be told", || (flows() == 3).then_some(()));
-        assert_eq!(far.end(), (0, 0), "nothing got through");
-    } else {
-        // docs/architecture.md, "What is not covered": no cgroup hook sees AF_PACKET.
-        let arrived = far.end();
-        assert_eq!(arrived, (3, 9));
-        assert_eq!(
-            stack.collector.received().len(),
-            1,
-            "and no record tells of it"
-        );
-    }
+    let flows = || -> u64 {
+        let all = stack.collector.received();
+        let denied = all
+            .iter()
+            .filter(|r| r.attributes.get("dst_port") == Some(&json!(9000)));
+        denied
+            .map(|r| {
+                is_of(r, &agent, LABELS);
+                assert_eq!(
+                    (&r.attributes["verdict"], &r.attributes["reason"]),
+                    (&json!("DENIED"), &json!("unjudged"))
+                );
+                r.attributes.get("count").map_or(1, |n| n.as_u64().unwrap())
+            })
+            .sum()
+    };
+    eventually("each frame to be told", || (flows() == 3).then_some(()));
+    assert_eq!(far.end(), (0, 0), "nothing got through");
     let tame = stack.agent(&engine, "tame", "shop", &["--cap-drop", "NET_RAW"]);
     let said = tame.exec("print(tried(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW)))");
     assert_eq!(said, "EPERM");
