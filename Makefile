@@ -40,6 +40,10 @@ else
 	@$(sudo) scripts/tour.sh
 endif
 
+.PHONY: stack-secrets
+stack-secrets: ## passwords, keys and certificates for `docker compose up`; prints none of them
+	@scripts/stack-secrets.sh
+
 ##@ Build
 .PHONY: build
 build: ## build target/release/ebpf-manager, kernel object included
@@ -51,15 +55,19 @@ toolchain: ## install what building and testing need, and print the versions
 	scripts/toolchain.sh --test
 	scripts/collector.sh
 	scripts/engine.sh
+	scripts/compose.sh
+	scripts/opensearch.sh
+	scripts/prometheus.sh
 
 ##@ Test
 .PHONY: test
-test: toolchain ## every tier of tests (the kernel and docker tiers need root)
+test: toolchain ## every tier of tests (the kernel, docker and stack tiers need root)
 	$(MAKE) --no-print-directory test-unit
 	$(MAKE) --no-print-directory test-fuzz
 	$(MAKE) --no-print-directory test-kernel
 	$(MAKE) --no-print-directory test-packaging
 	$(MAKE) --no-print-directory test-docker
+	$(MAKE) --no-print-directory test-stack
 
 .PHONY: test-unit
 test-unit: ## pure code, golden files, examples in the documentation; needs nothing
@@ -83,6 +91,18 @@ test-docker: ## real containers beside an engine of the tests' own; needs what t
 	@scripts/engine.sh --quiet
 	cargo build --locked -p ebpf-manager --bins
 	$(as_root) cargo nextest run --locked -p docker-tests
+
+.PHONY: test-stack
+test-stack: ## compose.yaml, collector, OpenSearch and Prometheus as they are shipped; needs what test-docker needs
+	@scripts/kernel-ready.sh
+	@scripts/toolchain.sh --test --quiet
+	@scripts/engine.sh --quiet
+	@scripts/compose.sh --quiet
+	@scripts/collector.sh --quiet
+	@scripts/opensearch.sh --quiet
+	@scripts/prometheus.sh --quiet
+	cargo build --locked -p ebpf-manager -p otlp-bridge -p provision --bins
+	$(as_root) cargo nextest run --locked -p stack-tests
 
 .PHONY: test-packaging
 test-packaging: ## every command line in units, images and papers is one that the programs know; needs nothing
@@ -147,5 +167,5 @@ clean: ## remove what was built here (the tools in ~/.cache/clawker stay)
 help: ## print this
 	@awk 'BEGIN { FS = ":.*## " } \
 		/^##@/ { printf "\n%s\n", substr($$0, 5) } \
-		/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+		/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 #
-# Builds both programs for images and other machines: static, so that they need no file but themselves.
+# Builds the programs for images and other machines: static, so that they need no file but themselves.
 # See usage().
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-readonly PROGRAMS=(ebpf-manager otlp-bridge)
+readonly PROGRAMS=(ebpf-manager otlp-bridge provision)
 
 usage() {
     cat <<END
@@ -28,7 +28,7 @@ for name; do
         usage
         exit 0
         ;;
-    ebpf-manager | otlp-bridge) wanted+=("$name") ;;
+    ebpf-manager | otlp-bridge | provision) wanted+=("$name") ;;
     *)
         printf 'dist: unknown argument: %s\n\n' "$name" >&2
         usage >&2

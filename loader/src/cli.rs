@@ -306,6 +306,9 @@ pub struct DoctorArgs {
     /// Only this instance, besides the machine
     #[arg(long, value_name = "ID")]
     pub instance: Option<String>,
+    /// Not the machine either: for health checks, which must not take the machine's problems for the loader's
+    #[arg(long, requires = "instance")]
+    pub no_machine: bool,
     /// Whose.
     #[command(flatten)]
     pub whom: Whom,

@@ -39,7 +39,10 @@ pub(super) fn doctor(root: &Root, args: &DoctorArgs) -> Result<u8, CommandError>
 
 fn examine(root: &Root, found: &[Found], args: &DoctorArgs) -> Vec<Finding> {
     let everything = args.instance.is_none() && args.whom.is_everybody();
-    let mut all = machine::findings(&gather::machine(root));
+    let mut all = Vec::new();
+    if !args.no_machine {
+        all.extend(machine::findings(&gather::machine(root)));
+    }
     let resolvers = gather::system_resolvers().unwrap_or_default();
     for instance in found {
         all.extend(inspect::findings(instance, &resolvers, &args.whom));
@@ -52,7 +55,9 @@ fn examine(root: &Root, found: &[Found], args: &DoctorArgs) -> Vec<Finding> {
         };
         all.push(Finding::ok("instances", none));
     }
-    all.extend(around::findings(&gather::around(root, everything)));
+    if !args.no_machine {
+        all.extend(around::findings(&gather::around(root, everything)));
+    }
     all
 }
 

@@ -1,6 +1,7 @@
 //! The stack tier.
 
 mod boards;
+mod compose;
 mod config;
 mod delivery;
 mod gate;

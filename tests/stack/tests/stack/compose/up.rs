@@ -1,0 +1,293 @@
+//! The whole stack, started as a user starts it.
+
+use kernel_tests::eventually_within;
+use serde_json::{Value, json};
+use stack_tests::compose::{PATIENCE, Stack};
+use std::{collections::BTreeMap, time::Duration};
+
+/// Within this a flow is to be found in the store.
+const SOON: Duration = Duration::from_secs(10);
+
+/// Waits until every service is healthy, and those that end by themselves have done so well.
+#[track_caller]
+fn healthy(stack: &Stack, services: &[&str]) {
+    let mut seen = BTreeMap::new();
+    let all_well = |seen: &BTreeMap<String, String>| {
+        services.iter().all(|&service| {
+            let wanted = if service == "provision" {
+                "exited  0"
+            } else {
+                "running healthy 0"
+            };
+            seen.get(service).is_some_and(|state| state == wanted)
+        })
+    };
+    let begin = std::time::Instant::now();
+    while begin.elapsed() < PATIENCE {
+        seen = stack.services();
+        if all_well(&seen) {
+            return;
+        }
+        nix::poll::poll(&mut [], 500u16).ok();
+    }
+    panic!("{seen:#?}\n{}", stack.told());
+}
+
+const SERVICES: [&str; 7] = [
+    "bridge",
+    "collector",
+    "dashboards",
+    "loader",
+    "opensearch",
+    "prometheus",
+    "provision",
+];
+
+#[test]
+fn the_shipped_stack_shows_flows_keeps_agents_out_and_loses_nothing() {
+    let stack = Stack::lay_out();
+    stack.compose(&[
+        "--profile",
+        "demo",
+        "up",
+        "--detach",
+        "--no-build",
+        "--quiet-pull",
+    ]);
+    healthy(&stack, &[&SERVICES[..], &["demo"]].concat());
+
+    let kept = flows_are_found(&stack);
+    demo_is_found(&stack);
+    only_the_otlp_port_is_in_reach(&stack);
+    users_may_what_they_should(&stack);
+
+    stack.compose(&["--profile", "demo", "down"]);
+    // This version of the loader does not take over what another has pinned.
+    stack.compose(&[
+        "run",
+        "--rm",
+        "--no-deps",
+        "loader",
+        "detach",
+        "--instance",
+        "serve",
+        "--force",
+    ]);
+    stack.compose(&["up", "--detach", "--no-build", "--quiet-pull"]);
+    healthy(&stack, &SERVICES);
+    let ids =
+        |hits: &[Value]| -> Vec<String> { hits.iter().map(|h| h["_id"].to_string()).collect() };
+    let found = ids(&stack.search("clawker-egress", &of("reviewer")));
+    assert!(
+        kept.iter().all(|id| found.contains(id)),
+        "{kept:?} {found:?}"
+    );
+    secrets_can_be_rotated(&stack);
+}
+
+fn of(agent: &str) -> Value {
+    json!({"term": {"attributes.agent": agent}})
+}
+
+/// What an agent does is in the store, as what it was; the ids.
+fn flows_are_found(stack: &Stack) -> Vec<String> {
+    let agent = stack
+        .engine
+        .agent("reviewer", "acme", &["--network", "clawker-agents"]);
+    let collector = stack.address("collector", "clawker-agents");
+    eventually_within(SOON, "the agent to be enrolled", || {
+        let hits = stack.search("clawker-overseer", &of("reviewer"));
+        hits.iter()
+            .any(|hit| hit["_source"]["attributes"]["event_name"] == "clawker.overseer.enrolled")
+            .then_some(())
+    });
+    agent.exec(
+        "socket.create_connection(('clawker-collector', 4318), 5).close()\n\
+         assert tcp('198.51.100.7', 443) == 'EPERM'\n\
+         assert udp(b'x', '203.0.113.9', 123, 0) == 'EPERM'",
+    );
+    let found = |wanted: &[(&str, Value)]| {
+        eventually_within(SOON, &format!("a flow with {wanted:?}"), || {
+            let hits = stack.search("clawker-egress", &of("reviewer"));
+            hits.into_iter().find(|hit| {
+                let got = &hit["_source"]["attributes"];
+                wanted.iter().all(|(key, value)| got[key] == *value)
+            })
+        })
+    };
+    let denied = ("verdict", json!("DENIED"));
+    let flows = [
+        found(&[
+            ("verdict", json!("ALLOWED")),
+            ("dst_host", json!("clawker-collector")),
+            ("dst_ip", json!(collector)),
+            ("dst_port", json!(4318)),
+            ("rule", json!("telemetry")),
+            ("project", json!("acme")),
+        ]),
+        found(&[
+            denied.clone(),
+            ("dst_ip", json!("198.51.100.7")),
+            ("l4_proto", json!("tcp")),
+        ]),
+        found(&[
+            denied,
+            ("dst_ip", json!("203.0.113.9")),
+            ("l4_proto", json!("udp")),
+            ("dst_port", json!(123)),
+        ]),
+    ];
+    flows.iter().map(|hit| hit["_id"].to_string()).collect()
+}
+
+/// Somebody who starts the demo sees something in every stream that it feeds.
+fn demo_is_found(stack: &Stack) {
+    for (index, kind) in [
+        (
+            "clawker-egress",
+            json!({"term": {"attributes.verdict": "ALLOWED"}}),
+        ),
+        (
+            "clawker-egress",
+            json!({"term": {"attributes.verdict": "DENIED"}}),
+        ),
+        (
+            "clawker-egress",
+            json!({"term": {"attributes.reason": "name"}}),
+        ),
+        (
+            "clawker-egress",
+            json!({"term": {"attributes.reason": "resolver"}}),
+        ),
+        (
+            "clawker-egress",
+            json!({"term": {"attributes.reason": "builtin"}}),
+        ),
+        (
+            "clawker-claude",
+            json!({"term": {"attributes.model": "claude-sonnet-4-5"}}),
+        ),
+    ] {
+        let query = json!({"bool": {"filter": [of("demo"), {"term": {"attributes.project": "quick-start"}}, kind]}});
+        eventually_within(
+            Duration::from_secs(60),
+            &format!("{index}: {query}"),
+            || (!stack.search(index, &query).is_empty()).then_some(()),
+        );
+    }
+}
+
+/// From the agents' network nothing of the stack answers but the OTLP ports: neither to a container that is
+/// under no firewall, which the networks alone keep out, nor to an agent.
+fn only_the_otlp_port_is_in_reach(stack: &Stack) {
+    let network = ["--network", "clawker-agents"];
+    let stranger = stack.engine.run("stranger", &network);
+    let intruder = stack.engine.agent("intruder", "acme", &network);
+    let all = stranger.inspect();
+    let gateway = &all["NetworkSettings"]["Networks"]["clawker-agents"]["Gateway"];
+    let mut closed = doors(stack);
+    closed.push((gateway.as_str().expect("an address").to_owned(), 5601));
+    // By name: the policy's rule is for that.
+    let open = [4317, 4318].map(|port| ("clawker-collector".to_owned(), port));
+    for container in [stranger, intruder] {
+        let said = container.exec(&knock(&closed));
+        assert_eq!(said.lines().count(), closed.len(), "{said}");
+        assert!(!said.contains("open"), "{said}");
+        let said = container.exec(&knock(&open));
+        assert_eq!(said.matches("open").count(), open.len(), "{said}");
+        container.remove();
+    }
+}
+
+/// Where something of the stack listens that is no agent's business.
+fn doors(stack: &Stack) -> Vec<(String, u16)> {
+    let mut doors = vec![(stack.address("dashboards", "clawker-front"), 5601)];
+    let mut on = |service: &str, network: &str, ports: &[u16]| {
+        let address = stack.address(service, network);
+        doors.extend(ports.iter().map(|&port| (address.clone(), port)));
+    };
+    let inner = [4319, 4320, 8888, 8889, 13133];
+    on("collector", "clawker-agents", &inner);
+    on("collector", "clawker-stack", &inner);
+    on("opensearch", "clawker-stack", &[9200, 9300]);
+    on("dashboards", "clawker-stack", &[5601]);
+    on("prometheus", "clawker-stack", &[9090]);
+    on("bridge", "clawker-stack", &[4317]);
+    doors
+}
+
+/// Tries them all at once, and says of each what came of it.
+fn knock(doors: &[(String, u16)]) -> String {
+    let doors: Vec<_> = doors.iter().map(|(ip, port)| json!([ip, port])).collect();
+    format!(
+        "def knock(ip, port):\n\
+         \x20   with socket.socket() as s:\n\
+         \x20       s.settimeout(3)\n\
+         \x20       said.append(f'{{ip}} {{port}} ' + tried(lambda: s.connect((ip, port)), 'open'))\n\
+         said = []\n\
+         all = [threading.Thread(target=knock, args=d) for d in {}]\n\
+         [t.start() for t in all]; [t.join() for t in all]\n\
+         print('\\n'.join(said))",
+        Value::from(doors)
+    )
+}
+
+/// The collector adds and nothing else, people read and nothing else, nobody comes without a password.
+fn users_may_what_they_should(stack: &Stack) {
+    let record = json!({"@timestamp": "2026-01-01T00:00:00Z", "body": "made by hand"});
+    let status = |user: &str, method: &str, path: &str, body: Option<&Value>| {
+        stack.ask(user, method, path, body).0
+    };
+    let (writer, reader) = ("clawker-collector", "clawker-viewer");
+    assert_eq!(
+        status(writer, "POST", "/clawker-unknown/_doc", Some(&record)),
+        201
+    );
+    let query = json!({"query": {"match_all": {}}});
+    for (user, method, path, body) in [
+        (writer, "GET", "/clawker-egress/_search", None),
+        (writer, "POST", "/other/_doc", Some(&record)),
+        (
+            writer,
+            "POST",
+            "/clawker-unknown/_delete_by_query",
+            Some(&query),
+        ),
+        (writer, "DELETE", "/_data_stream/clawker-unknown", None),
+        (reader, "POST", "/clawker-unknown/_doc", Some(&record)),
+        (
+            reader,
+            "POST",
+            "/clawker-egress/_delete_by_query",
+            Some(&query),
+        ),
+        (reader, "DELETE", "/_data_stream/clawker-egress", None),
+        (reader, "GET", "/.opendistro_security/_search", None),
+        (reader, "GET", "/_plugins/_security/api/internalusers", None),
+    ] {
+        assert_eq!(
+            status(user, method, path, body),
+            403,
+            "{user}: {method} {path}"
+        );
+    }
+    assert_eq!(status(reader, "GET", "/clawker-*/_search", None), 200);
+}
+
+/// As scripts/stack-secrets.sh says that it is done.
+fn secrets_can_be_rotated(stack: &Stack) {
+    let said = stack.files.secrets(&["--rotate"]);
+    for line in said
+        .lines()
+        .filter_map(|l| l.strip_prefix("  docker compose "))
+    {
+        stack.compose(&line.split(' ').collect::<Vec<_>>());
+    }
+    healthy(stack, &SERVICES);
+    assert_eq!(
+        stack
+            .ask("clawker-viewer", "GET", "/clawker-*/_search", None)
+            .0,
+        200
+    );
+}
