@@ -4,6 +4,8 @@
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+# shellcheck source=scripts/go.sh
+. "$(dirname "${BASH_SOURCE[0]}")/go.sh"
 
 readonly CACHE="${XDG_CACHE_HOME:-${HOME:?HOME is not set}/.cache}/clawker"
 # As in tests/collector/go.mod.
@@ -34,43 +36,6 @@ Options:
 
 Exit status: 0 it is there, 1 it cannot be built, 2 wrong use.
 END
-}
-
-# go_version GO: prints 1.26.8; nothing if it does not run.
-go_version() { "$1" version 2>/dev/null | sed -n 's/^go version go\([0-9.]*\).*/\1/p'; }
-
-# usable GO
-usable() {
-    local have
-    have=$(go_version "$1")
-    [[ -n $have ]] && at_least "$have" "$MIN_GO"
-}
-
-GO=
-# Debian keeps versioned compilers out of PATH.
-find_go() {
-    local candidate
-    for candidate in go /usr/local/go/bin/go /usr/lib/go-*/bin/go; do
-        if usable "$candidate"; then
-            GO=$candidate
-            return
-        fi
-    done
-    return 1
-}
-
-# The newest compiler that this release of Debian or Ubuntu has, if it will do.
-install_go() {
-    local package
-    command -v apt-get >/dev/null || return 1
-    doing "apt-get update"
-    as_root apt-get update -qq >&2 || doing "apt-get update failed; going on with the lists that are here"
-    package=$(apt-cache search --names-only '^golang-1\.[0-9]+-go$' | cut -d ' ' -f 1 | sort -V | tail -n 1)
-    [[ -n $package ]] && at_least "$(sed 's/^golang-\(.*\)-go$/\1/' <<<"$package")" "$MIN_GO" || return 1
-    doing "installing $package"
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-        -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 "$package" >"$CACHE/apt.log" 2>&1 </dev/null ||
-        { tail -n 5 "$CACHE/apt.log" >&2 && return 1; }
 }
 
 # go_here COMMAND...: the compiler, in the directory of the build. The lock is not its to hold.
@@ -131,7 +96,7 @@ exec 9>"$CACHE/.collector-lock"
 flock 9
 
 if [[ ! -x $DIR/otelcol ]]; then
-    find_go || { install_go && find_go; } ||
+    find_go "$MIN_GO" || { install_go "$MIN_GO" "$CACHE/apt.log" && find_go "$MIN_GO"; } ||
         fail "the collector that the tests send to is built with Go $MIN_GO or later, which is not here" \
             "put one into PATH or into /usr/local/go; this release of the system has none as a package," \
             "a later one (or its backports) has golang-$MIN_GO-go"

@@ -170,8 +170,14 @@ fn attributes_are_those_of_the_json_lines_with_the_same_values() {
 
 #[test]
 fn every_field_of_the_dictionary_for_flows_is_filled_by_some_kind() {
-    // There is no proxy yet; the others are the bridge's.
-    const ELSEWHERE: [&str; 4] = ["proxy_ip", "proxy_port", "truncated", "identity_as_of"];
+    // There is no proxy yet; the others are the collector's and the bridge's.
+    const ELSEWHERE: [&str; 5] = [
+        "proxy_ip",
+        "proxy_port",
+        "event_name",
+        "truncated",
+        "identity_as_of",
+    ];
     let records: Vec<LogRecord> = kinds().iter().map(|(_, r)| r.otlp(observed())).collect();
     let filled = |name: &str| {
         let has = |r: &LogRecord| r.attributes.iter().any(|a| a.key == name);

@@ -62,17 +62,6 @@ fn the_shipped_stack_shows_flows_keeps_agents_out_and_loses_nothing() {
     users_may_what_they_should(&stack);
 
     stack.compose(&["--profile", "demo", "down"]);
-    // This version of the loader does not take over what another has pinned.
-    stack.compose(&[
-        "run",
-        "--rm",
-        "--no-deps",
-        "loader",
-        "detach",
-        "--instance",
-        "serve",
-        "--force",
-    ]);
     stack.compose(&["up", "--detach", "--no-build", "--quiet-pull"]);
     healthy(&stack, &SERVICES);
     let ids =
