@@ -38,6 +38,7 @@ use adopt::Past;
 use book::Book;
 use count::Count;
 use heir::Old;
+use ipnet::IpNet;
 use lease::{FileError, LeasesError};
 use roll::{Life, Roll, Step};
 use rules::Rules;
@@ -115,6 +116,8 @@ pub struct Setup<'a> {
     pub parents: &'a [String],
     /// Socket of the engine.
     pub engine: Option<&'a Path>,
+    /// Networks of the monitor itself, which no agent reaches.
+    pub own: &'a [IpNet],
 }
 
 /// Sizes of the maps for this many agents. Tables are allocated for all of them at once, so each has less
@@ -198,7 +201,7 @@ impl Fleet {
             session,
             operators,
             roll: Roll::new(slots, setup.linger),
-            rules: Rules::new(setup.policy, setup.mode),
+            rules: Rules::new(setup.policy, setup.mode, setup.own),
             book,
             guards: HashMap::new(),
             mount,

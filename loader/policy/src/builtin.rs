@@ -32,9 +32,18 @@ pub const BUILTIN: [(IpNet, &str); 8] = [
     (v6([0xfd20, 0xce, 0x254], 128), "Google Cloud metadata"),
 ];
 
+/// What networks are in the set that whoever runs the monitor has named ([`crate::Policy::close`]).
+const OWN: &str = "the monitor's own network";
+
+/// The set as it is here: [`BUILTIN`], and the monitor's own networks.
+pub(crate) fn set(own: &[IpNet]) -> impl Iterator<Item = (IpNet, &'static str)> + '_ {
+    let own = own.iter().map(|net| (*net, OWN));
+    BUILTIN.into_iter().chain(own)
+}
+
 /// The entry of the set that an address is in, if it is not opened by `allow_builtin`.
-pub(crate) fn denies(addr: IpAddr, allow_builtin: &[IpNet]) -> Option<&'static str> {
-    let (_, what) = BUILTIN.iter().find(|(net, _)| net.contains(&addr))?;
+pub(crate) fn denies(addr: IpAddr, allow_builtin: &[IpNet], own: &[IpNet]) -> Option<&'static str> {
+    let (_, what) = set(own).find(|(net, _)| net.contains(&addr))?;
     let opened = allow_builtin.iter().any(|net| net.contains(&addr));
     (!opened).then_some(what)
 }
@@ -67,7 +76,7 @@ fn private_v4(addr: Ipv4Addr) -> bool {
         || addr.is_link_local()
         || (a == 100 && b & 0xc0 == 64)
         || a >= 224
-        || denies(addr.into(), &[]).is_some()
+        || denies(addr.into(), &[], &[]).is_some()
 }
 
 fn private_v6(addr: Ipv6Addr) -> bool {
@@ -107,10 +116,10 @@ mod tests {
     #[test]
     fn opening_an_address_opens_only_it() {
         let open = ["169.254.169.254/32".parse().unwrap()];
-        assert!(denies(ip("169.254.169.254"), &[]).is_some());
-        assert!(denies(ip("169.254.169.254"), &open).is_none());
-        assert!(denies(ip("169.254.169.253"), &open).is_some());
-        assert!(denies(ip("169.255.0.0"), &[]).is_none());
+        assert!(denies(ip("169.254.169.254"), &[], &[]).is_some());
+        assert!(denies(ip("169.254.169.254"), &open, &[]).is_none());
+        assert!(denies(ip("169.254.169.253"), &open, &[]).is_some());
+        assert!(denies(ip("169.255.0.0"), &[], &[]).is_none());
         assert!(covers(&"169.254.8.0/24".parse().unwrap(), &open).is_some());
         assert!(covers(&"169.254.169.0/24".parse().unwrap(), &open).is_none());
         assert!(covers(&"169.0.0.0/8".parse().unwrap(), &[]).is_none());

@@ -2,7 +2,7 @@
 //!
 //! A trie gives only the longest match, so each place holds the rules of everything that covers it.
 
-use crate::builtin::BUILTIN;
+use crate::builtin;
 use crate::cover::{Cover, Spot};
 use crate::destination::Destination;
 use crate::keys::{End, addr_key, chain_key, name_key, rule_text, text_key};
@@ -105,7 +105,7 @@ impl Selected<'_> {
     }
 
     fn tries(&self, policy_id: u32) -> Result<Tries, CompileError> {
-        let cover = cover(self.rules().iter().copied(), self.allow_builtin);
+        let cover = cover(self.rules().iter().copied(), self.allow_builtin, self.own);
         let (mut addrs, mut names) = (Vec::new(), Vec::new());
         for spot in cover.spots() {
             let rules = port_rules(&cover, spot, self.allow_builtin);
@@ -180,6 +180,7 @@ fn fits(what: &'static str, count: usize) -> Result<(), CompileError> {
 pub(crate) fn cover<'r>(
     rules: impl Iterator<Item = &'r Rule>,
     allow_builtin: &[IpNet],
+    own: &[IpNet],
 ) -> Cover<'r, PortRule> {
     let mut cover = Cover::default();
     for (rule, number) in rules.zip(0..) {
@@ -187,11 +188,11 @@ pub(crate) fn cover<'r>(
             cover.at(spot).extend(rule.port_rules(number));
         }
     }
-    for (net, _) in BUILTIN {
+    for (net, _) in builtin::set(own) {
         cover.at(Spot::Net(net)).push(BUILTIN_RULE);
     }
     for open in allow_builtin {
-        if BUILTIN.iter().any(|(net, _)| net.contains(open)) {
+        if builtin::set(own).any(|(net, _)| net.contains(open)) {
             cover.at(Spot::Net(*open));
         }
     }
@@ -302,6 +303,7 @@ fn set(rules: &[PortRule]) -> RuleSet {
 mod tests {
     use super::*;
     use crate::Policy;
+    use crate::{Question, Reason};
 
     fn compile(source: &str) -> Compiled {
         Policy::parse(source)
@@ -366,6 +368,39 @@ mod tests {
         assert_eq!(place(15), [http]);
         assert_eq!(place(16), [BUILTIN_SAID, http]);
         assert_eq!(place(32), [http]);
+    }
+
+    #[test]
+    fn the_monitors_own_networks_are_closed_like_the_built_in_set() {
+        let source = "rules:\n  - {dst: 10.0.0.0/8, proto: http}\n";
+        let mut policy = Policy::parse(source).policy.unwrap();
+        let own = [
+            "10.237.68.0/24".parse().unwrap(),
+            "fd00:1::/64".parse().unwrap(),
+        ];
+        policy.close(&own);
+        let selected = policy.select(None, None);
+        let compiled = selected.compile(1).unwrap();
+        let rules = |bits: u32, head: &[u8]| {
+            let at = |(key, _): &&(AddrKey, RuleSet)| {
+                key.prefix_len == 64 + bits && key.addr.starts_with(head)
+            };
+            said(&compiled.addrs.iter().find(at).unwrap().1)
+        };
+        let http = (ACTION_ALLOW, 6, 80, 80, RULE_PRIVATE, 0);
+        assert_eq!(rules(8, &[10]), [http]);
+        assert_eq!(rules(24, &[10, 237, 68]), [BUILTIN_SAID, http]);
+        assert_eq!(rules(64, &[0xfd, 0, 0, 1]), [BUILTIN_SAID]);
+        let question = |ip: &str| Question {
+            hosts: &[],
+            addr: Some(ip.parse().unwrap()),
+            proto: 6,
+            port: 80,
+            resolver: false,
+        };
+        let reason = |ip| selected.decide(&question(ip)).reason;
+        assert!(matches!(reason("10.237.68.2"), Reason::Builtin(_)));
+        assert!(!matches!(reason("10.237.69.2"), Reason::Builtin(_)));
     }
 
     #[test]

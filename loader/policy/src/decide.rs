@@ -93,7 +93,7 @@ impl Selected<'_> {
         let trusted = dns && question.port == PORT_DNS && question.resolver;
         let denied = question
             .addr
-            .and_then(|addr| builtin::denies(addr, self.allow_builtin));
+            .and_then(|addr| builtin::denies(addr, self.allow_builtin, self.own));
         let (action, reason) = match denied {
             Some(what) if !trusted => (Action::Deny, Reason::Builtin(what)),
             _ if trusted => (Action::Allow, Reason::Resolver),

@@ -208,7 +208,7 @@ impl Learner {
 
     /// Remembers an address of the built-in deny set. False: there is no room for another.
     fn open(&mut self, addr: Option<IpAddr>) -> bool {
-        let Some(addr) = addr.filter(|addr| builtin::denies(*addr, &[]).is_some()) else {
+        let Some(addr) = addr.filter(|addr| builtin::denies(*addr, &[], &[]).is_some()) else {
             return true;
         };
         let room = self.opened.len() < MAX_OPENED || self.opened.contains(&addr);
@@ -239,7 +239,7 @@ impl Learner {
             .as_ref()
             .map_or(&[][..], |b| b.policy.allow_builtin());
         if let Some(addr) = addr
-            && builtin::denies(addr, open).is_some()
+            && builtin::denies(addr, open, &[]).is_some()
         {
             return Held::Refused(Note::Builtin(addr));
         }

@@ -29,7 +29,7 @@ struct Weight {
 
 impl Weight {
     fn of(section: &Section) -> Self {
-        let cover = cover(section.rules.iter(), &[]);
+        let cover = cover(section.rules.iter(), &[], &[]);
         let spots = cover.spots();
         let mut covering = 0;
         for spot in &spots {

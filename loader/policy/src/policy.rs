@@ -74,6 +74,7 @@ pub struct Policy {
     pub(crate) inbound: Action,
     pub(crate) intercept: bool,
     pub(crate) allow_builtin: Vec<IpNet>,
+    pub(crate) own: Vec<IpNet>,
     pub(crate) udp_idle: Duration,
     pub(crate) tests: Vec<Case>,
 }
@@ -103,6 +104,7 @@ impl Default for Policy {
             inbound: Action::Allow,
             intercept: true,
             allow_builtin: Vec::new(),
+            own: Vec::new(),
             udp_idle: UDP_IDLE,
             tests: Vec::new(),
         }
@@ -153,6 +155,12 @@ impl Policy {
     #[must_use]
     pub fn intercept(&self) -> bool {
         self.intercept
+    }
+
+    /// Adds networks of the monitor itself to the built-in deny set, which holds in every mode and while a
+    /// bypass runs. They are no part of the file: where the monitor is, whoever runs it knows.
+    pub fn close(&mut self, own: &[IpNet]) {
+        self.own = own.to_vec();
     }
 
     /// `allow_builtin:`.

@@ -22,6 +22,8 @@ pub struct Selected<'p> {
     pub resolvers: &'p [Resolver],
     /// Opened parts of the built-in deny set.
     pub allow_builtin: &'p [IpNet],
+    /// Networks of the monitor itself, which belong to the built-in deny set.
+    pub own: &'p [IpNet],
     rules: Vec<&'p Rule>,
 }
 
@@ -43,6 +45,7 @@ impl Policy {
             udp_idle: self.udp_idle,
             resolvers: &self.resolvers,
             allow_builtin: &self.allow_builtin,
+            own: &self.own,
             rules: sections().flat_map(|section| &section.rules).collect(),
         }
     }

@@ -181,7 +181,7 @@ impl Refused<'_> {
 }
 
 fn of_builtin(addr: IpAddr) -> NoRule {
-    let what = builtin::denies(addr, &[]).unwrap_or("closed by the stack");
+    let what = builtin::denies(addr, &[], &[]).unwrap_or("the monitor's own network");
     NoRule::Builtin { addr, what }
 }
 

@@ -2,6 +2,7 @@
 
 use super::{Mode, OtlpArgs};
 use clap::Args;
+use ipnet::IpNet;
 use std::path::PathBuf;
 
 /// What `serve --help` says behind the options.
@@ -39,6 +40,9 @@ pub struct ServeArgs {
     /// Parent of agents' cgroups, as for `docker run --cgroup-parent`: below it nothing leaves that is not enrolled
     #[arg(long, value_name = "PARENT")]
     pub cgroup_parent: Vec<String>,
+    /// Network of the monitor itself (its store, its collector's inner side): closed to agents in every mode and under bypass
+    #[arg(long, value_name = "CIDR")]
+    pub own_network: Vec<IpNet>,
     /// Append every record to FILE, one JSON object a line; without --otlp nothing goes to the bridge then
     #[arg(short, long, value_name = "FILE")]
     pub out: Option<PathBuf>,

@@ -10,6 +10,7 @@ use crate::{
     record::Owner,
     resolvers::{self, Place},
 };
+use ipnet::IpNet;
 use policy::{Compiled, Policy, Selected};
 use std::{collections::BTreeSet, net::IpAddr};
 
@@ -54,6 +55,8 @@ pub(super) struct Rules {
     /// Reaches nothing.
     nothing: Policy,
     mode: Option<Mode>,
+    /// Networks of the monitor itself.
+    own: Vec<IpNet>,
     loaded: Vec<Loaded>,
     last: u32,
 }
@@ -76,14 +79,23 @@ fn head(compiled: &Compiled) -> Compiled {
 }
 
 impl Rules {
-    pub(super) fn new(file: Option<PolicyFile>, mode: Option<Mode>) -> Self {
+    pub(super) fn new(file: Option<PolicyFile>, mode: Option<Mode>, own: &[IpNet]) -> Self {
         // An empty policy denies everything.
         let empty = Policy::parse("version: 1\n").policy;
+        let closed = |mut policy: Policy| {
+            policy.close(own);
+            policy
+        };
+        let file = file.map(|mut file| {
+            file.policy.close(own);
+            file
+        });
         Self {
             file,
-            observe: Policy::observe(),
+            observe: closed(Policy::observe()),
             nothing: empty.unwrap_or_else(Policy::observe),
             mode,
+            own: own.to_vec(),
             loaded: Vec::new(),
             last: 0,
         }
@@ -95,7 +107,8 @@ impl Rules {
     }
 
     /// Takes another file. What is in the maps stays there until nobody is under it.
-    pub(super) fn replace(&mut self, file: PolicyFile) {
+    pub(super) fn replace(&mut self, mut file: PolicyFile) {
+        file.policy.close(&self.own);
         self.file = Some(file);
         for loaded in &mut self.loaded {
             loaded.key = None;

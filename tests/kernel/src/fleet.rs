@@ -144,6 +144,7 @@ impl Yard {
             control_dir: &bench.control(),
             parents,
             engine: None,
+            own: &[],
         };
         let fleet = Fleet::open(&root, setup, &mut sink).expect("the programs load");
         Self {

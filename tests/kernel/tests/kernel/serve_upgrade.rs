@@ -26,6 +26,7 @@ fn open(bench: &Bench, root: &Root, sink: &mut Sink) -> Fleet {
         control_dir: &bench.control(),
         parents: &[],
         engine: None,
+        own: &[],
     };
     Fleet::open(root, setup, sink).unwrap()
 }

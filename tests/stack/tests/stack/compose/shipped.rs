@@ -257,9 +257,14 @@ fn the_shipped_policy_is_right_and_knows_the_addresses_of_the_stack() {
     let collector = &all["services"]["collector"]["networks"]["clawker-agents"];
     let aliases = words(&collector["aliases"]);
     let text = fs::read_to_string(&policy).expect("it is there");
-    let network = &all["networks"]["clawker-stack"]["ipam"]["config"][0]["subnet"];
-    let named = [network, &collector["ipv4_address"]].map(|v| v.as_str().expect("text"));
-    for destination in named.iter().chain(&aliases) {
+    let loader = words(&all["services"]["loader"]["command"]);
+    for name in ["clawker-stack", "clawker-front"] {
+        let network = &all["networks"][name]["ipam"]["config"][0]["subnet"];
+        let closed = format!("--own-network={}", network.as_str().expect("text"));
+        assert!(loader.contains(closed.as_str()), "{name}: {loader:?}");
+    }
+    let address = collector["ipv4_address"].as_str().expect("text");
+    for destination in [&address].into_iter().chain(&aliases) {
         assert!(
             text.contains(&format!("dst: {destination}\n")),
             "{destination}"
