@@ -19,7 +19,7 @@ as_root := CARGO_TARGET_$(shell uname -m | tr a-z A-Z)_UNKNOWN_LINUX_GNU_RUNNER=
 endif
 
 # Crates whose tests need nothing but the machine they are built on.
-unit := -p abi -p bpf -p lease -p policy -p wire -p ebpf-manager
+unit := -p abi -p bpf -p lease -p policy -p wire -p ebpf-manager -p provision -p dashboards
 
 # A first build takes minutes and shows its progress; later ones have nothing to say.
 cargo_quietly := cargo $(if $(wildcard $(target)/release/ebpf-manager),--quiet)
@@ -88,8 +88,9 @@ test-kernel: ## real programs on real cgroups, the bridge on real disks; needs r
 test-docker: ## real containers beside an engine of the tests' own; needs what test-kernel needs
 	@scripts/kernel-ready.sh
 	@scripts/toolchain.sh --test --quiet
+	@scripts/collector.sh --quiet
 	@scripts/engine.sh --quiet
-	cargo build --locked -p ebpf-manager --bins
+	cargo build --locked -p ebpf-manager -p otlp-bridge --bins
 	$(as_root) cargo nextest run --locked -p docker-tests
 
 .PHONY: test-stack
