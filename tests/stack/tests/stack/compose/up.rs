@@ -1,5 +1,6 @@
 //! The whole stack, started as a user starts it.
 
+use docker_tests::container::Container;
 use kernel_tests::eventually_within;
 use serde_json::{Value, json};
 use stack_tests::compose::{PATIENCE, Stack};
@@ -104,8 +105,15 @@ fn flows_are_found(stack: &Stack) -> Vec<String> {
             })
         })
     };
+    let gateway = lifted(stack, &agent);
     let denied = ("verdict", json!("DENIED"));
     let flows = [
+        found(&[
+            ("verdict", json!("BYPASSED")),
+            ("dst_ip", json!(gateway)),
+            ("reason", json!("bypass")),
+            ("close_reason", json!("refused")),
+        ]),
         found(&[
             ("verdict", json!("ALLOWED")),
             ("dst_host", json!("clawker-collector")),
@@ -127,6 +135,32 @@ fn flows_are_found(stack: &Stack) -> Vec<String> {
         ]),
     ];
     flows.iter().map(|hit| hit["_id"].to_string()).collect()
+}
+
+/// Lifts the firewall from an agent, as an operator does: what was denied passes, the stack's own parts stay
+/// closed. Returns what the agent has reached.
+fn lifted(stack: &Stack, agent: &Container<'_>) -> String {
+    let all = agent.inspect();
+    let gateway = &all["NetworkSettings"]["Networks"]["clawker-agents"]["Gateway"];
+    let gateway = gateway.as_str().expect("an address").to_owned();
+    let reach = |ip: &str, port: u16| agent.exec(&format!("print(tcp('{ip}', {port}))"));
+    assert_eq!(reach(&gateway, 9), "EPERM");
+    let manager = ["exec", "-T", "loader", "ebpf-manager"];
+    let bypass = [
+        "bypass", "--agent", "reviewer", "--for", "5m", "--reason", "a look",
+    ];
+    stack.compose(&[&manager[..], &bypass].concat());
+    assert_eq!(reach(&gateway, 9), "ECONNREFUSED");
+    let store = stack.address("opensearch", "clawker-stack");
+    assert_eq!(reach(&store, 9200), "EPERM");
+    stack.compose(&[&manager[..], &["enforce", "--agent", "reviewer"]].concat());
+    assert_eq!(reach(&gateway, 9), "EPERM");
+    eventually_within(SOON, "the bypass to be on record", || {
+        let hits = stack.search("clawker-overseer", &of("reviewer"));
+        let why = |hit: &Value| hit["_source"]["attributes"]["bypass_reason"] == "a look";
+        hits.iter().any(why).then_some(())
+    });
+    gateway
 }
 
 /// Somebody who starts the demo sees something in every stream that it feeds.
