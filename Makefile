@@ -19,7 +19,7 @@ as_root := CARGO_TARGET_$(shell uname -m | tr a-z A-Z)_UNKNOWN_LINUX_GNU_RUNNER=
 endif
 
 # Crates whose tests need nothing but the machine they are built on.
-unit := -p abi -p bpf -p lease -p policy -p wire -p ebpf-manager -p provision -p dashboards
+unit := -p abi -p bpf -p lease -p policy -p proxy -p wire -p ebpf-manager -p provision -p dashboards
 
 # A first build takes minutes and shows its progress; later ones have nothing to say.
 cargo_quietly := cargo $(if $(wildcard $(target)/release/ebpf-manager),--quiet)
@@ -57,6 +57,7 @@ toolchain: ## install what building and testing need, and print the versions
 	scripts/engine.sh
 	scripts/compose.sh
 	scripts/opensearch.sh
+	scripts/envoy.sh
 	scripts/prometheus.sh
 
 ##@ Test
@@ -101,6 +102,7 @@ test-stack: ## compose.yaml, collector, OpenSearch and Prometheus as they are sh
 	@scripts/compose.sh --quiet
 	@scripts/collector.sh --quiet
 	@scripts/opensearch.sh --quiet
+	@scripts/envoy.sh --quiet
 	@scripts/prometheus.sh --quiet
 	cargo build --locked -p ebpf-manager -p otlp-bridge -p provision --bins
 	$(as_root) cargo nextest run --locked -p stack-tests

@@ -3,11 +3,13 @@
 mod operate;
 mod otlp;
 mod policy;
+mod proxies;
 mod serve;
 
 pub use operate::{BypassArgs, EnforceArgs};
 pub use otlp::OtlpArgs;
 pub use policy::{AllowArgs, ExplainArgs, LearnArgs, PolicyCommand, TestArgs};
+pub use proxies::{CaCommand, RenderArgs};
 pub use serve::{BRIDGE, ServeArgs};
 
 use crate::{filter::Filter, weakness, whom::Whom};
@@ -102,9 +104,12 @@ pub enum Command {
         after_long_help = "Asks the kernel what is really in force instead of believing the pins: each hook on each cgroup, whose programs and maps they are, who else is attached there, and whether the accounting adds up. docs/doctor.md explains every finding.\n\nWithout root it checks what it can and says what it could not.\n\nExit codes: 0 no problem, 1 a problem, 2 wrong use.\n\nExamples:\n  sudo ebpf-manager doctor\n  sudo ebpf-manager doctor --instance run-4711\n  sudo ebpf-manager doctor --agent reviewer --accept engine_socket\n  sudo ebpf-manager doctor --json | jq 'select(.state == \"problem\")'"
     )]
     Doctor(DoctorArgs),
-    /// Check, explain, test and learn policies, or put a running instance under another one
+    /// Check, explain, test, learn and render policies, or put a running instance under another one
     #[command(subcommand)]
     Policy(PolicyCommand),
+    /// Make the certificate authority that lets the proxy read TLS, and print its certificate
+    #[command(subcommand, after_long_help = proxies::CA_HELP)]
+    Ca(CaCommand),
     /// Tell the versions of the binary, the kernel and the pinned types, and the hash of the kernel object
     #[command(
         after_long_help = "Two binaries with the same hash load the same programs.\n\nExamples:\n  ebpf-manager version\n  ebpf-manager version --json | jq -r .object_sha256"

@@ -1,6 +1,7 @@
 //! One file a command; here, what they share.
 
 mod bypass;
+mod ca;
 mod detach;
 mod doctor;
 mod dump;
@@ -17,11 +18,12 @@ mod version;
 mod watch;
 
 pub use bypass::OperateError;
-pub use policy::AskError;
+pub use policy::{AskError, RenderError};
 pub use run::LearningError;
 
 use crate::{
     bypass::BypassError,
+    ca::CaError,
     cgroup::{Cgroup, CgroupError},
     cli::{Cli, Command, Mode},
     contain::StartError,
@@ -93,6 +95,12 @@ pub enum CommandError {
     /// See [`AskError`].
     #[error(transparent)]
     Ask(#[from] AskError),
+    /// See [`RenderError`].
+    #[error(transparent)]
+    Render(#[from] RenderError),
+    /// See [`CaError`].
+    #[error(transparent)]
+    Ca(#[from] CaError),
     /// See [`RecordsError`].
     #[error(transparent)]
     Records(#[from] RecordsError),
@@ -225,6 +233,7 @@ pub fn exit_code(e: &CommandError) -> u8 {
         | CommandError::Instance(InstanceError::Unknown { .. } | InstanceError::NotBpffs(_)) => {
             WRONG_USE
         }
+        CommandError::Render(e) if e.wrong_use() => WRONG_USE,
         CommandError::Learning(e) if e.wrong_use() => WRONG_USE,
         _ => FAILED,
     }
@@ -275,6 +284,7 @@ pub fn execute(cli: Cli) -> Result<u8, CommandError> {
         Command::Doctor(args) => doctor::doctor(&root, &args),
         Command::Version { json } => version::version(json),
         Command::Policy(command) => policy::policy(&root, command),
+        Command::Ca(command) => ca::ca(command),
         Command::Man { dir } => man::man(dir.as_deref()),
         Command::Completions { shell } => {
             let mut command = <Cli as clap::CommandFactory>::command();

@@ -1,6 +1,9 @@
 //! `policy …`: what can be asked of a policy file.
 
-use super::Mode;
+use super::{
+    Mode,
+    proxies::{RENDER_HELP, RenderArgs},
+};
 use clap::{
     Args, Subcommand,
     builder::{PossibleValuesParser, TypedValueParser as _},
@@ -37,6 +40,9 @@ pub enum PolicyCommand {
         after_long_help = "Prints one item for `rules:`, indented by two blanks, so that it can be appended to a file whose last part is a `rules:` list indented so. Where no rule would help it says what would, and the exit code is 1.\n\nExamples:\n  jq -r 'select(.verdict == \"DENIED\") | .flow_id' out.jsonl\n  ebpf-manager policy allow --from out.jsonl --flow 4711-d3 >> egress.yaml"
     )]
     Allow(AllowArgs),
+    /// Write the policy as configuration of Envoy and CoreDNS
+    #[command(after_long_help = RENDER_HELP)]
+    Render(Box<RenderArgs>),
     /// Put a running instance under another policy, without a moment in between
     #[command(
         after_long_help = "The new policy is complete in the kernel before the old one goes. Live flows are judged again at their next packet; one that the new policy denies is cut and recorded with close_reason `policy`."

@@ -3,7 +3,10 @@
 mod allow;
 mod explain;
 mod learn;
+mod render;
 mod test;
+
+pub use render::RenderError;
 
 use super::{CommandError, FAILED, WRONG_USE, Who, color_on_stderr, need_root, rules, warn};
 use crate::{
@@ -75,6 +78,7 @@ pub(super) fn policy(root: &Root, command: PolicyCommand) -> Result<u8, CommandE
         PolicyCommand::Test(args) => test::test(&args),
         PolicyCommand::Learn(args) => learn::learn(&args),
         PolicyCommand::Allow(args) => allow::allow(&args),
+        PolicyCommand::Render(args) => render::render(&args),
         PolicyCommand::Apply {
             file,
             instance,

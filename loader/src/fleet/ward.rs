@@ -178,10 +178,9 @@ impl Fleet {
     /// Our ends of a container's interfaces; none if its first process has another namespace by now.
     fn interfaces(&self, pid: u32, netns: Option<u64>) -> Result<Vec<u32>, FleetError> {
         let path = PathBuf::from(format!("/proc/{pid}/ns/net"));
-        let file = match File::open(&path) {
-            Ok(file) => file,
+        let Ok(file) = File::open(&path) else {
             // It has ended.
-            Err(_) => return Ok(Vec::new()),
+            return Ok(Vec::new());
         };
         let looked = file.metadata().map_err(|source| CgroupError::Io {
             what: "look at",

@@ -147,12 +147,11 @@ impl Engine {
         for (path, name) in paths.into_iter().filter(|(path, _)| path.exists()) {
             let link = query::link(&path)?;
             match link.target {
-                Target::Cgroup { id: 0, .. } => {}
+                Target::Cgroup { id: 0, .. } | Target::Interface { index: 0 } => {}
                 Target::Cgroup { hook, .. } if hook != Some(hook_of(name)) => {
                     return Err(KernelError::Elsewhere { path });
                 }
                 Target::Other => return Err(KernelError::Elsewhere { path }),
-                Target::Interface { index: 0 } => {}
                 Target::Cgroup { .. } | Target::Iterator { .. } | Target::Interface { .. } => {
                     links.push((path, name, link.program));
                 }

@@ -6,6 +6,7 @@ pub mod claude;
 pub mod collector;
 pub mod compose;
 pub mod demo;
+pub mod envoy;
 pub mod images;
 pub mod opensearch;
 pub mod panels;

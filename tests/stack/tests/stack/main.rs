@@ -4,6 +4,7 @@ mod boards;
 mod compose;
 mod config;
 mod delivery;
+mod envoy;
 mod gate;
 mod lanes;
 mod metrics;

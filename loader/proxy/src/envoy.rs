@@ -1,0 +1,325 @@
+//! Envoy's files: bootstrap, listeners, clusters, and a secret for each certificate.
+
+use crate::access::{self, METADATA};
+use crate::agent::{Agent, Fleet};
+use crate::chain::{Layer, Way, wanted};
+use crate::http::manager;
+use crate::names::{Region, single};
+use crate::note::Note;
+use crate::settings::{LISTENER_OFFSET, Settings};
+use crate::upstream::{clusters, collector, socket};
+use policy::{Action, Destination, Policy, PortRange, Proto};
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+/// Ports that a proxy listens for. A wider range of a rule is not rendered.
+const MAX_PORTS: usize = 64;
+
+/// What Envoy reads. It takes the files up when they are replaced (`rename(2)` into their directory).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rendered {
+    /// `bootstrap.json`: what `envoy -c` is given.
+    pub bootstrap: Value,
+    /// `listeners.json`.
+    pub listeners: Value,
+    /// `clusters.json`.
+    pub clusters: Value,
+    /// Names and addresses that certificates are needed for; each is a file of [`secret`].
+    pub certificates: BTreeSet<String>,
+    /// What is left out.
+    pub notes: BTreeSet<Note>,
+}
+
+/// Renders a policy for the agents of a fleet. Addresses of nobody are not answered.
+#[must_use]
+pub fn render(policy: &Policy, fleet: &Fleet, settings: &Settings) -> Rendered {
+    let mut notes = BTreeSet::new();
+    let ports = ports(policy, fleet, settings, &mut notes);
+    let mut certificates = BTreeSet::new();
+    let mut listeners = Vec::new();
+    for (port, layers) in &ports {
+        let mut chains = Vec::new();
+        for agent in fleet.agents() {
+            for layer in layers {
+                let way = Way::new(policy, agent, *port, *layer);
+                let names = certified(&way);
+                if *layer == Layer::Tls {
+                    certificates.extend(names.iter().cloned());
+                    // Without an allowed name there is no certificate to greet with.
+                    if names.is_empty() {
+                        continue;
+                    }
+                }
+                chains.push(chain(policy, &way, &names, settings));
+            }
+        }
+        if !chains.is_empty() {
+            listeners.push(listener(*port, &chains, settings));
+        }
+    }
+    Rendered {
+        bootstrap: bootstrap(settings),
+        listeners: json!({"resources": listeners}),
+        clusters: json!({"resources": clusters(settings)}),
+        certificates,
+        notes,
+    }
+}
+
+/// Ports that agents may send requests to, with the layers that rules are for, and what cannot be had.
+fn ports(
+    policy: &Policy,
+    fleet: &Fleet,
+    settings: &Settings,
+    notes: &mut BTreeSet<Note>,
+) -> BTreeMap<u16, BTreeSet<Layer>> {
+    let mut found: BTreeMap<u16, BTreeSet<Layer>> = BTreeMap::new();
+    for agent in fleet.agents() {
+        let selected = policy.select(agent.agent.as_deref(), agent.project.as_deref());
+        for rule in selected.rules() {
+            notes.extend(limits(policy, rule, settings));
+        }
+        for (range, layer) in wanted(selected.rules().iter().copied()) {
+            let renderable = layer == Layer::Raw || settings.intercept;
+            if renderable && fits(range) {
+                for port in range.lo..=range.hi {
+                    found.entry(port).or_default().insert(layer);
+                }
+            }
+        }
+    }
+    found
+}
+
+/// Whether every port of a range has a listener's port, and they are not too many.
+fn fits(range: PortRange) -> bool {
+    range.lo > 0
+        && range.hi <= u16::MAX - LISTENER_OFFSET
+        && usize::from(range.hi - range.lo) < MAX_PORTS
+}
+
+/// What stock Envoy does not do for a rule.
+fn limits(policy: &Policy, rule: &policy::Rule, settings: &Settings) -> Vec<Note> {
+    let mut notes = Vec::new();
+    let mut note = |what: &str| notes.push(Note::of(rule, what));
+    if rule.action == Action::Deny {
+        return notes;
+    }
+    match (Layer::of(rule.proto), &rule.dst) {
+        (None, _) => {
+            if rule.proto == Proto::Ssh || rule.proto == Proto::Tcp {
+                note("not sent through Envoy: the kernel decides by name, address and port");
+            }
+            return notes;
+        }
+        (Some(Layer::Tls), _) if !settings.intercept => {
+            note("TLS is not answered: there are no certificates to intercept it with");
+        }
+        (Some(Layer::Tls), Destination::Below(_) | Destination::Tree(_)) => {
+            note(
+                "its certificate holds for one label in front of the name, deeper names fail the handshake",
+            );
+        }
+        _ => {}
+    }
+    if matches!(&rule.dst, Destination::Network(net) if single(net).is_none()) {
+        note("a network is no host: requests that name an address of it are denied");
+    }
+    if !rule.ports.iter().all(|range| fits(*range)) {
+        note("ports above 55535 and ranges of more than 64 are not rendered");
+    }
+    if !policy.intercept()
+        && Layer::of(rule.proto) == Some(Layer::Tls)
+        && rule.path_rules.is_empty()
+    {
+        note("intercept is false: nothing should send it to Envoy, and what comes is intercepted");
+    }
+    notes
+}
+
+/// Names and addresses that a way in needs certificates for: those that may pass.
+fn certified(way: &Way<'_, '_>) -> Vec<String> {
+    let passes = |region: &Region| {
+        let decision = way.decide(region);
+        way.passes(decision.action, decision.reason)
+    };
+    let regions = way.regions.all().into_iter().filter(passes);
+    regions
+        .filter_map(|region| match region {
+            Region::Exact(name) => Some(name),
+            Region::Below(base) => Some(format!("*.{base}")),
+            Region::Address(address) => Some(address.to_string()),
+            Region::Rest => None,
+        })
+        .collect()
+}
+
+/// File of a certificate's secret, in the directory of the rendered files.
+#[must_use]
+pub fn secret_file(name: &str) -> String {
+    format!("certificates/{}.json", file_stem(name))
+}
+
+/// Files of a certificate and its key, in the same directory.
+#[must_use]
+pub fn certificate_files(name: &str) -> [String; 2] {
+    let stem = file_stem(name);
+    [
+        format!("certificates/{stem}.pem"),
+        format!("certificates/{stem}.key"),
+    ]
+}
+
+/// A star and colons are awkward in file names, and no name has a plus.
+fn file_stem(name: &str) -> String {
+    name.replace(['*', ':'], "+")
+}
+
+/// The secret that makes Envoy read a certificate and its key.
+#[must_use]
+pub fn secret(name: &str, settings: &Settings) -> Value {
+    let [certificate, key] = certificate_files(name).map(|file| settings.file(&file));
+    json!({"resources": [{
+        "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret",
+        "name": name,
+        "tls_certificate": {
+            "certificate_chain": {"filename": certificate},
+            "private_key": {"filename": key},
+        },
+    }]})
+}
+
+fn listener(port: u16, chains: &[Value], settings: &Settings) -> Value {
+    let own = port + LISTENER_OFFSET;
+    let mut addresses = settings
+        .listen
+        .iter()
+        .map(|addr| socket(&addr.to_string(), own));
+    let first = addresses.next();
+    let more: Vec<Value> = addresses
+        .map(|address| json!({"address": address}))
+        .collect();
+    json!({
+        "@type": "type.googleapis.com/envoy.config.listener.v3.Listener",
+        "name": format!("port-{port}"),
+        "address": first,
+        "additional_addresses": more,
+        "per_connection_buffer_limit_bytes": 1_048_576,
+        "listener_filters_timeout": "10s",
+        "listener_filters": [{
+            "name": "envoy.filters.listener.tls_inspector",
+            "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector",
+            },
+        }],
+        "filter_chains": chains,
+        "access_log": access::connections(own),
+    })
+}
+
+fn chain(policy: &Policy, way: &Way<'_, '_>, names: &[String], settings: &Settings) -> Value {
+    let transport = match way.layer {
+        Layer::Tls => "tls",
+        Layer::Raw => "raw_buffer",
+    };
+    let mut chain = json!({
+        "name": format!("{} {}", transport, sources(way.agent).join(" ")),
+        "filter_chain_match": {
+            "transport_protocol": transport,
+            "source_prefix_ranges": way.agent.addresses.iter().map(|addr| prefix(*addr)).collect::<Vec<_>>(),
+        },
+        "metadata": {"filter_metadata": {METADATA: identity(way)}},
+        "filters": [manager(policy, way, settings)],
+        "transport_socket_connect_timeout": "10s",
+    });
+    if way.layer == Layer::Tls {
+        chain["transport_socket"] = json!({
+            "name": "envoy.transport_sockets.tls",
+            "typed_config": downstream_tls(names, settings),
+        });
+    }
+    chain
+}
+
+fn sources(agent: &Agent) -> Vec<String> {
+    agent.addresses.iter().map(ToString::to_string).collect()
+}
+
+fn prefix(address: IpAddr) -> Value {
+    let bits = if address.is_ipv4() { 32 } else { 128 };
+    json!({"address_prefix": address.to_string(), "prefix_len": bits})
+}
+
+/// Who the requests of a way in are from, for the access log. What is not known is not there.
+fn identity(way: &Way<'_, '_>) -> Value {
+    let mut fields = json!({"dst_port": way.port.to_string()});
+    let agent = way.agent;
+    for (key, value) in [
+        ("agent", &agent.agent),
+        ("project", &agent.project),
+        ("container_id", &agent.container_id),
+    ] {
+        if let Some(value) = value {
+            fields[key] = json!(value);
+        }
+    }
+    fields
+}
+
+fn downstream_tls(names: &[String], settings: &Settings) -> Value {
+    let watched = json!({"path": settings.file("certificates")});
+    let one = |name: &String| {
+        json!({
+            "name": name,
+            "sds_config": {
+                "resource_api_version": "V3",
+                "path_config_source": {
+                    "path": settings.file(&secret_file(name)),
+                    "watched_directory": watched,
+                },
+            },
+        })
+    };
+    json!({
+        "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
+        "common_tls_context": {
+            "alpn_protocols": ["h2", "http/1.1"],
+            "tls_params": {"tls_minimum_protocol_version": "TLSv1_2"},
+            "tls_certificate_sds_secret_configs": names.iter().map(one).collect::<Vec<_>>(),
+        },
+    })
+}
+
+fn bootstrap(settings: &Settings) -> Value {
+    let watched = |file: &str| {
+        json!({
+            "resource_api_version": "V3",
+            "path_config_source": {
+                "path": settings.file(file),
+                "watched_directory": {"path": settings.directory},
+            },
+        })
+    };
+    json!({
+        "node": {"id": "clawker-envoy", "cluster": "clawker"},
+        "dynamic_resources": {
+            "lds_config": watched("listeners.json"),
+            "cds_config": watched("clusters.json"),
+        },
+        "static_resources": {"clusters": [collector(settings)]},
+        "layered_runtime": {"layers": [{
+            "name": "static",
+            // Expressions are bounded where the policy is read; Envoy's own bound is too low for
+            // ordinary ones, and one of them would have the whole configuration refused.
+            "static_layer": {"re2.max_program_size.error_level": 1_000_000},
+        }]},
+        "overload_manager": {"resource_monitors": [{
+            "name": "envoy.resource_monitors.global_downstream_max_connections",
+            "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig",
+                "max_active_downstream_connections": "50000",
+            },
+        }]},
+    })
+}

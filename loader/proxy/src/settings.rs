@@ -1,0 +1,49 @@
+//! Where things are that the rendered files point at.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+/// A listener's port is the port that the agent asked for plus this: 443 is 10443.
+pub const LISTENER_OFFSET: u16 = 10_000;
+
+/// Where things are that the rendered files point at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Directory of the rendered files, as Envoy sees it.
+    pub directory: String,
+    /// Addresses that Envoy and CoreDNS listen on.
+    pub listen: Vec<IpAddr>,
+    /// Port that CoreDNS listens on.
+    pub dns_port: u16,
+    /// Whom Envoy and CoreDNS ask for names; none: whom their machine asks.
+    pub resolvers: Vec<SocketAddr>,
+    /// Name or address of the collector.
+    pub collector_host: String,
+    /// Port of the collector's OTLP/gRPC entrance for proxies.
+    pub collector_port: u16,
+    /// Certificates that Envoy believes upstream servers by, a PEM file as Envoy sees it.
+    pub upstream_ca: String,
+    /// Whether there are certificates to intercept TLS with; without, TLS is not answered.
+    pub intercept: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            directory: "/etc/clawker/envoy".to_owned(),
+            listen: vec![IpAddr::V4(Ipv4Addr::UNSPECIFIED)],
+            dns_port: 53,
+            resolvers: Vec::new(),
+            collector_host: "collector".to_owned(),
+            collector_port: 4320,
+            upstream_ca: "/etc/ssl/certs/ca-certificates.crt".to_owned(),
+            intercept: false,
+        }
+    }
+}
+
+impl Settings {
+    /// A file in [`Settings::directory`].
+    pub(crate) fn file(&self, name: &str) -> String {
+        format!("{}/{name}", self.directory.trim_end_matches('/'))
+    }
+}

@@ -1,0 +1,105 @@
+//! `policy render` and `ca`: configuration for proxies, and the certificates that they need.
+
+use clap::{Args, Subcommand};
+use proxy::{Agent, Settings};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
+
+/// What `policy render --help` says at its end.
+pub(super) const RENDER_HELP: &str = "\
+Renders what stock Envoy 1.40 and stock CoreDNS 1.15 need to hold the same policy: path rules, methods, names. Agents are told apart by their addresses; connections from other addresses are refused. A request that is denied gets a page that names the rule.
+
+Nothing sends agents there yet: the kernel does not redirect. Point an agent at a listener by hand to use it. A listener's port is the port asked for plus 10000: 443 is 10443.
+
+What stock programs cannot do for a rule is told on stderr, with its line.
+
+Envoy takes changed files up by itself, CoreDNS within two seconds.
+
+Examples:
+  ebpf-manager policy render egress.yaml --agent acme/reviewer@10.237.64.11 --coredns Corefile
+  ebpf-manager policy render egress.yaml --agent reviewer@10.237.64.11 --envoy - | jq .listeners
+  sudo ebpf-manager ca init --dir /etc/clawker/ca
+  sudo ebpf-manager policy render egress.yaml --agent reviewer@10.237.64.11 --ca /etc/clawker/ca --envoy /etc/clawker/envoy
+  envoy -c /etc/clawker/envoy/bootstrap.json";
+
+/// Arguments of `policy render`.
+#[derive(Debug, Args)]
+pub struct RenderArgs {
+    /// Policy file
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// An agent and its addresses, several times: `acme/reviewer@10.237.64.11,fd00::11`, `#CONTAINER` behind it if known
+    #[arg(long, value_name = "[PROJECT/]AGENT@IP", required = true, value_parser = Agent::parse)]
+    pub agent: Vec<Agent>,
+    /// Write Envoy's files to DIR; `-` prints them as one JSON object
+    #[arg(long, value_name = "DIR", required_unless_present = "coredns")]
+    pub envoy: Option<PathBuf>,
+    /// Write CoreDNS's Corefile; `-` prints it
+    #[arg(long, value_name = "FILE")]
+    pub coredns: Option<PathBuf>,
+    /// Directory of the project's certificate authority (`ebpf-manager ca init`); without it TLS is not answered
+    #[arg(long, value_name = "DIR")]
+    pub ca: Option<PathBuf>,
+    /// Where Envoy sees DIR, if not in the same place
+    #[arg(long, value_name = "DIR")]
+    pub directory: Option<PathBuf>,
+    /// Address to listen on, several times
+    #[arg(long, value_name = "IP", default_value = "0.0.0.0")]
+    pub listen: Vec<IpAddr>,
+    /// Whom Envoy and CoreDNS ask for names, several times; without it CoreDNS asks the policy's resolvers
+    #[arg(long, value_name = "IP:PORT")]
+    pub resolver: Vec<SocketAddr>,
+    /// Where Envoy's access log goes, OTLP over gRPC
+    #[arg(long, value_name = "HOST:PORT", default_value = "collector:4320", value_parser = collector)]
+    pub collector: (String, u16),
+    /// Certificates that Envoy believes servers by
+    #[arg(long, value_name = "FILE", default_value_t = Settings::default().upstream_ca, hide_short_help = true)]
+    pub upstream_ca: String,
+    /// Port that CoreDNS listens on
+    #[arg(
+        long,
+        value_name = "PORT",
+        default_value_t = 53,
+        hide_short_help = true
+    )]
+    pub dns_port: u16,
+}
+
+fn collector(text: &str) -> Result<(String, u16), &'static str> {
+    let (host, port) = text
+        .rsplit_once(':')
+        .ok_or("write it like collector:4320")?;
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let port = port.parse().map_err(|_| "the port is not a number")?;
+    if host.is_empty() {
+        return Err("write it like collector:4320");
+    }
+    Ok((host.to_owned(), port))
+}
+
+/// What `ca --help` says at its end.
+pub(super) const CA_HELP: &str = "\
+An agent believes Envoy where it believes this authority. Give it the certificate, never the key: the file of `ca export`, and the variables that programs look at, SSL_CERT_FILE (OpenSSL, Go, Ruby), NODE_EXTRA_CA_CERTS (Node.js), REQUESTS_CA_BUNDLE (Python requests), CURL_CA_BUNDLE (curl), GIT_SSL_CAINFO (git). All but Node's take the place of the system's own list.
+
+Examples:
+  sudo ebpf-manager ca init --dir /etc/clawker/ca
+  ebpf-manager ca export --dir /etc/clawker/ca > clawker-ca.pem";
+
+/// What to do with the certificate authority.
+#[derive(Debug, Subcommand)]
+pub enum CaCommand {
+    /// Make an authority; an existing one is left as it is, and told
+    Init {
+        /// Where: made with mode 0700, the key in it with 0600
+        #[arg(long, value_name = "DIR", default_value = "/etc/clawker/ca")]
+        dir: PathBuf,
+    },
+    /// Print the authority's certificate, for the trust stores of agents
+    Export {
+        /// Where it is
+        #[arg(long, value_name = "DIR", default_value = "/etc/clawker/ca")]
+        dir: PathBuf,
+    },
+}

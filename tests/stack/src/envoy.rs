@@ -1,0 +1,130 @@
+//! The real Envoy, with a rendered configuration, in the test's network namespace.
+
+use ebpf_manager::{
+    ca::{self, Authority},
+    proxy_files,
+};
+use jiff::Zoned;
+use kernel_tests::eventually;
+use policy::Policy;
+use proxy::{Agent, Fleet, Settings, envoy};
+use serde_json::{Value, json};
+use std::{
+    env, fs,
+    net::TcpStream,
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+};
+
+/// What scripts/envoy.sh fetched.
+fn binary() -> PathBuf {
+    let cache = env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let home = || Path::new(&env::var_os("HOME").expect("HOME is set")).join(".cache");
+    let path = cache.unwrap_or_else(home).join("clawker/bin/envoy");
+    assert!(
+        path.exists(),
+        "{} is not there: run scripts/envoy.sh",
+        path.display()
+    );
+    path
+}
+
+/// Renders a policy for agents into a directory, certificates of an authority of its own included.
+pub fn render(policy: &Policy, agents: &[&str], settings: &Settings) -> envoy::Rendered {
+    let agents = agents
+        .iter()
+        .map(|text| Agent::parse(text).expect("an agent"));
+    let fleet = Fleet::new(agents.collect()).expect("a fleet");
+    let rendered = envoy::render(policy, &fleet, settings);
+    let dir = Path::new(&settings.directory);
+    let authority = settings.intercept.then(|| authority(&dir.join("ca")));
+    proxy_files::write_envoy(dir, &rendered, settings, authority.as_ref())
+        .expect("the files are written");
+    rendered
+}
+
+/// Makes a certificate authority.
+pub fn authority(dir: &Path) -> Authority {
+    ca::init(dir, &Zoned::now()).expect("an authority is made");
+    Authority::load(dir).expect("it is ours")
+}
+
+/// Has Envoy check what was rendered. Its check does not follow files to other files, so they are put
+/// into one.
+pub fn validate(rendered: &envoy::Rendered, dir: &Path) -> Output {
+    let mut whole = rendered.bootstrap.clone();
+    whole["dynamic_resources"].take();
+    let bare = |list: &Value| -> Vec<Value> {
+        let all = list["resources"].as_array().expect("a list");
+        let bare = |resource: &Value| {
+            let mut resource = resource.clone();
+            resource.as_object_mut().expect("an object").remove("@type");
+            resource
+        };
+        all.iter().map(bare).collect()
+    };
+    let mut clusters = bare(&rendered.clusters);
+    clusters.push(whole["static_resources"]["clusters"][0].take());
+    whole["static_resources"] =
+        json!({"clusters": clusters, "listeners": bare(&rendered.listeners)});
+    let file = dir.join("whole.json");
+    fs::write(&file, whole.to_string()).expect("the file is written");
+    Command::new(binary())
+        .args(["--mode", "validate", "-l", "error", "-c"])
+        .arg(&file)
+        .output()
+        .expect("envoy runs")
+}
+
+/// An Envoy that runs. It ends with the test.
+pub struct Envoy {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Envoy {
+    /// Starts it with what was rendered into a directory, and waits until it listens.
+    #[must_use]
+    pub fn start(dir: &Path, listening: &[&str]) -> Self {
+        let log = dir.join("envoy.log");
+        // So that it does not outlive a test that is killed.
+        let mut child = Command::new("setpriv")
+            .args(["--pdeathsig", "KILL"])
+            .arg(binary())
+            .arg("--log-path")
+            .arg(&log)
+            .args([
+                "--disable-hot-restart",
+                "--concurrency",
+                "1",
+                "-l",
+                "warn",
+                "-c",
+            ])
+            .arg(dir.join("bootstrap.json"))
+            .stdin(Stdio::null())
+            .spawn()
+            .expect("envoy starts");
+        eventually("envoy to listen", || {
+            let ended = child.try_wait().expect("it is our child");
+            assert_eq!(ended, None, "envoy has ended");
+            let up = listening.iter().all(|at| TcpStream::connect(at).is_ok());
+            up.then_some(())
+        });
+        Self { child, log }
+    }
+
+    /// What it has said of itself so far.
+    #[must_use]
+    pub fn said(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+}
+
+impl Drop for Envoy {
+    fn drop(&mut self) {
+        // It may be dead already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
