@@ -10,6 +10,7 @@
 mod adopt;
 mod book;
 mod count;
+mod engine;
 mod heir;
 mod held;
 mod leave;

@@ -1,23 +1,19 @@
 //! What stands beside the programs of the agents' own cgroups: the guard of a parent cgroup, and the
 //! backstops at the host's ends of the agents' interfaces.
 
-use super::{Fleet, FleetError, roll::Life};
+use super::{Fleet, FleetError, engine, roll::Life};
 use crate::{
     cgroup::{self, Cgroup, CgroupError},
     docker::{self, Weakness},
     kernel::{KernelError, host_sides},
     sink::Sink,
 };
-use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use std::{
     collections::{BTreeSet, HashSet},
     fs::{self, File},
-    os::unix::{fs::MetadataExt as _, net::UnixStream},
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
-
-/// Where an engine that was started through a socket of systemd's says which process it is.
-const PID_FILE: &str = "/run/docker.pid";
 
 /// What is to be guarded, and how far that has come.
 #[derive(Debug, Default)]
@@ -105,17 +101,19 @@ impl Fleet {
         let Some(socket) = &self.ward.engine else {
             return Ok(());
         };
-        let peer = UnixStream::connect(socket).ok();
-        let peer = peer.and_then(|s| getsockopt(&s, PeerCredentials).ok());
-        // The first process has only made the socket.
-        let peer = peer.map(|c| c.pid()).filter(|pid| *pid > 1);
-        let written = fs::read_to_string(PID_FILE).ok();
-        let written = written.map(|pid| pid.trim().to_owned());
-        let pids = peer.map(|pid| pid.to_string()).or(written);
-        let path = pids.and_then(|pid| cgroup_of(&pid));
-        let id = path.and_then(|path| Cgroup::at(self.mount.join(path)).id().ok());
-        if let Some(id) = id {
-            self.instance.pins.exempt(&[id])?;
+        let pids = engine::processes(socket).map_err(|source| CgroupError::Io {
+            what: "find the processes of",
+            path: socket.clone(),
+            source,
+        });
+        let cgroups = pids?.into_iter().filter_map(|pid| {
+            let path = cgroup_of(&pid.to_string())?;
+            Cgroup::at(self.mount.join(path)).id().ok()
+        });
+        let cgroups: BTreeSet<u64> = cgroups.collect();
+        if !cgroups.is_empty() {
+            let all: Vec<u64> = cgroups.into_iter().collect();
+            self.instance.pins.exempt(&all)?;
         }
         Ok(())
     }
