@@ -133,12 +133,13 @@ fn every_field_arrives_with_its_type_as_the_json_lines_have_it() {
         received.extend(new);
     }
     let filled: BTreeSet<_> = received.iter().flat_map(|r| r.attributes.keys()).collect();
-    // A run has no containers, no proxy and no bridge.
+    // A run has no containers, no proxy and no bridge; events have a name that the collector copies.
     let elsewhere = [
         "container_id",
         "container_name",
         "proxy_ip",
         "proxy_port",
+        "event_name",
         "truncated",
         "identity_as_of",
     ];

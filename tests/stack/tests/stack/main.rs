@@ -9,6 +9,7 @@ mod gate;
 mod lanes;
 mod metrics;
 mod opensearch;
+mod outages;
 mod provision;
 mod records;
 mod roles;
