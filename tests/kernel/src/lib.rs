@@ -40,6 +40,14 @@ use std::{
 /// How long a test waits for something that must happen.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
+/// A directory of this process, which goes with the value. What a test leaves that is killed is known by the
+/// process's number (`.ci/run`).
+#[must_use]
+pub fn temporary() -> tempfile::TempDir {
+    let prefix = format!("clawker-test-{}-", std::process::id());
+    tempfile::TempDir::with_prefix(prefix).expect("a temporary directory")
+}
+
 /// Waits until `probe` finds something; panics with what was waited for after [`PATIENCE`].
 #[track_caller]
 pub fn eventually<T>(what: &str, probe: impl FnMut() -> Option<T>) -> T {

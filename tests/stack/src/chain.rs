@@ -53,7 +53,7 @@ impl Chain {
     #[must_use]
     pub fn without_store() -> Self {
         net::isolate();
-        let dir = TempDir::with_prefix("clawker-chain-").expect("a temporary directory");
+        let dir = kernel_tests::temporary();
         let store = OpenSearch::prepare(
             crate::opensearch::Version::Current,
             crate::opensearch::ADDRESS,

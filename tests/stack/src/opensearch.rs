@@ -77,7 +77,7 @@ impl OpenSearch {
     /// Lays one out without starting it. The address is `IP:PORT`; PORT + 100 is taken as well.
     #[must_use]
     pub fn prepare(version: Version, address: &str) -> Self {
-        let dir = TempDir::with_prefix("clawker-opensearch-").expect("a temporary directory");
+        let dir = kernel_tests::temporary();
         for name in ["config", "data", "logs", "tmp"] {
             fs::create_dir(dir.path().join(name)).expect("a directory");
         }

@@ -65,7 +65,7 @@ impl Prometheus {
     /// Starts one that has had these series all the time.
     #[must_use]
     pub fn with(series: &[Series]) -> Self {
-        let dir = TempDir::with_prefix("clawker-prometheus-").expect("a temporary directory");
+        let dir = kernel_tests::temporary();
         let (text, data) = (dir.path().join("series"), dir.path().join("data"));
         fs::write(&text, openmetrics(series)).expect("a file is written");
         let text = text.to_str().expect("a plain path");

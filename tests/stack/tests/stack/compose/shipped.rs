@@ -8,7 +8,7 @@ use tempfile::TempDir;
 const GIB: u64 = 1 << 30;
 
 fn place() -> TempDir {
-    TempDir::with_prefix("clawker-stack-").expect("a directory")
+    kernel_tests::temporary()
 }
 
 /// What compose makes of the shipped file.
