@@ -127,7 +127,10 @@ fn no_generated_record_is_refused_and_nothing_of_it_is_lost() {
     let node = OpenSearch::start();
     let _stand_in = prepare(&node);
     let mut random = noise(0x5eed);
-    let names: Vec<_> = fields::all().into_iter().map(|(name, _)| name).collect();
+    // Two records of one id are one record.
+    let is_id = |name: &String| name.ends_with(".flow_id") || name.ends_with(".record_id");
+    let names = fields::all().into_iter().map(|(name, _)| name);
+    let names: Vec<_> = names.filter(|name| !is_id(name)).collect();
     let mut records = Vec::new();
     for n in 0..600 {
         let mut marks = Marks::new(&mut random, &names, n * 1000);
