@@ -12,7 +12,7 @@ fn at(number: i64, of: i64) -> i64 {
 pub(super) fn dns(whose: Whose, dice: &mut Dice) -> Vec<Document> {
     let names = [
         "api.anthropic.com.",
-        "registry.npmjs.org.",
+        "packages.example.net.",
         "github.com.",
         "nope.example.",
     ];
@@ -53,7 +53,7 @@ pub(super) fn dns(whose: Whose, dice: &mut Dice) -> Vec<Document> {
 pub(super) fn http(whose: Whose, dice: &mut Dice) -> Vec<Document> {
     let mut all = Vec::new();
     for number in 0..15 {
-        let host = *dice.of(&["registry.npmjs.org", "api.anthropic.com", "github.com"]);
+        let host = *dice.of(&["packages.example.net", "api.anthropic.com", "github.com"]);
         let status = *dice.of(&[200, 200, 304, 403, 503]);
         let said = Said {
             stream: stream::ENVOY,

@@ -7,11 +7,11 @@ use wire::stream;
 /// (name, address, port) of where agents go.
 const PLACES: [(&str, &str, u16); 6] = [
     ("api.anthropic.com", "203.0.113.10", 443),
-    ("registry.npmjs.org", "203.0.113.20", 443),
+    ("packages.example.net", "203.0.113.20", 443),
     ("github.com", "203.0.113.30", 443),
     ("github.com", "203.0.113.30", 22),
-    ("pypi.org", "203.0.113.40", 443),
-    ("deb.debian.org", "2001:db8::50", 80),
+    ("index.example.net", "203.0.113.40", 443),
+    ("mirror.example.net", "2001:db8::50", 80),
 ];
 const COMMANDS: [&str; 5] = ["node", "git", "curl", "python3", "apt-get"];
 
@@ -127,7 +127,7 @@ fn special(whose: Whose) -> Vec<Value> {
         ),
         with(
             passed.clone(),
-            &json!({"dst_ip": "203.0.113.20", "dst_port": 443, "dst_host": "registry.npmjs.org",
+            &json!({"dst_ip": "203.0.113.20", "dst_port": 443, "dst_host": "packages.example.net",
             "proxy_ip": "172.28.0.2", "proxy_port": 10_000}),
         ),
         with(
