@@ -25,6 +25,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 /// What may be reached.
@@ -40,6 +41,10 @@ pub const SIZES: ebpf_manager::kernel::Sizes = ebpf_manager::kernel::Sizes {
     folds: 64,
     rate: 100_000_000,
 };
+
+/// The last flow has ended by then: a connection whose other end is slow to close lives on for the kernel's
+/// `tcp_fin_timeout`, a minute.
+pub const LAST_FLOW: Duration = Duration::from_secs(90);
 
 /// Every thread does one thing until it is told to stop, and counts. A conversation that is not answered
 /// in ten seconds is broken, and ends the program with an error.

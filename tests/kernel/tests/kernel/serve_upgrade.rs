@@ -8,10 +8,10 @@ use ebpf_manager::{
     sink::{Format, Sink},
 };
 use kernel_tests::{
-    eventually,
+    eventually, eventually_within,
     fleet::LINGER,
     run::Bench,
-    traffic::{POLICY, SIZES, Traffic},
+    traffic::{LAST_FLOW, POLICY, SIZES, Traffic},
 };
 
 fn open(bench: &Bench, root: &Root, sink: &mut Sink) -> Fleet {
@@ -56,7 +56,7 @@ fn an_upgrade_of_the_daemon_loses_no_flow_and_no_connection() {
     traffic.go_on();
     let ended = traffic.end();
     let pins = traffic.bench.pins_of("serve");
-    eventually("every flow to be told", || {
+    eventually_within(LAST_FLOW, "every flow to be told", || {
         fleet.turn(&mut sink).unwrap();
         let row = pins.books().unwrap()[1];
         let over = row.opened == row.ended.iter().sum::<u64>();

@@ -9,8 +9,8 @@ use ebpf_manager::{
     session,
 };
 use kernel_tests::{
-    eventually,
-    traffic::{SIZES, Traffic},
+    eventually_within,
+    traffic::{LAST_FLOW, SIZES, Traffic},
 };
 use serde_json::Value;
 use std::{fs, path::PathBuf};
@@ -95,7 +95,7 @@ fn hand_over(traffic: &mut Traffic, mut taken: Taken) -> (Taken, Retired) {
 fn settle(traffic: &mut Traffic, taken: &Taken) {
     let ended = traffic.end();
     let mut rings = taken.engine.rings().unwrap();
-    eventually("every flow to end", || {
+    eventually_within(LAST_FLOW, "every flow to end", || {
         let b = rings.books().row(1).unwrap();
         (b.opened == b.ended.iter().sum::<u64>()).then_some(())
     });

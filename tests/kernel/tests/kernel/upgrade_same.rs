@@ -5,7 +5,7 @@ use ebpf_manager::{
     instance::{InstanceError, Root},
     kernel::{Engine, KernelError, Pins, Rings, query},
 };
-use kernel_tests::traffic::{SIZES, Traffic};
+use kernel_tests::traffic::{LAST_FLOW, SIZES, Traffic};
 use std::{collections::BTreeSet, fs, path::Path};
 
 /// The same ABI from another build.
@@ -35,7 +35,7 @@ fn enrol(traffic: &Traffic, engine: &mut Engine) {
 fn settle(traffic: &mut Traffic, mut rings: Rings) {
     let ended = traffic.end();
     let books = || rings.books().row(1).unwrap();
-    kernel_tests::eventually("every flow to end", || {
+    kernel_tests::eventually_within(LAST_FLOW, "every flow to end", || {
         let b = books();
         (b.opened == b.ended.iter().sum::<u64>()).then_some(())
     });
