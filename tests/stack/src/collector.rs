@@ -19,6 +19,9 @@ pub const BRIDGE: &str = "127.0.0.3:4317";
 /// Where it looks for OpenSearch.
 pub const OPENSEARCH: &str = "http://127.0.0.1:9200";
 
+/// What it is told besides its configuration. A test holds this against compose.yaml.
+pub const FLAGS: [&str; 1] = ["--feature-gates=stanza.synchronousLogEmitter"];
+
 /// How long it may take to start on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -91,7 +94,7 @@ impl Collector {
         for file in files() {
             command.arg("--config").arg(file);
         }
-        command.arg("--feature-gates=stanza.synchronousLogEmitter");
+        command.args(FLAGS);
         // Of this machine's environment it gets nothing: what compose.yaml does not set, tests do not either.
         command.env_clear();
         command.env("PATH", env::var_os("PATH").unwrap_or_default());

@@ -1,7 +1,7 @@
 //! What the files say.
 
 use serde_json::Value;
-use stack_tests::{compose::Installation, images::repository};
+use stack_tests::{collector, compose::Installation, images::repository};
 use std::{collections::BTreeSet, fs, os::unix::fs::MetadataExt as _, process::Command};
 use tempfile::TempDir;
 
@@ -50,6 +50,21 @@ fn every_image_has_a_version_and_ours_is_that_of_the_programs() {
             assert!(repository().join(file).exists(), "{name}: {file}");
         }
     }
+}
+
+#[test]
+fn the_collector_is_told_what_it_is_told_in_the_tests() {
+    let all = resolved();
+    let told = words(&all["services"]["collector"]["command"]);
+    let files: Vec<String> = collector::files()
+        .iter()
+        .map(|file| {
+            let name = file.file_name().expect("a file").to_string_lossy();
+            format!("--config=/etc/clawker/collector/{name}")
+        })
+        .collect();
+    let wanted = files.iter().map(String::as_str).chain(collector::FLAGS);
+    assert_eq!(told, wanted.collect());
 }
 
 #[test]
