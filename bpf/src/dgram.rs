@@ -7,8 +7,8 @@ use crate::{
     slot,
 };
 use abi::{
-    DGRAM_PEERS, DIRECTION_EGRESS, DgramPeer, FLOW_HAS_SRC, FLOW_LIFTED, Flow, Ip, PEER_FREE,
-    PEER_OPEN, PEER_QUIET, PEER_TRIED, SlotConfig, close,
+    DGRAM_PEERS, DIRECTION_EGRESS, DIRECTION_INGRESS, DgramPeer, FLOW_HAS_SRC, FLOW_LIFTED, Flow,
+    Ip, PEER_FREE, PEER_OPEN, PEER_QUIET, PEER_TRIED, SlotConfig, close,
 };
 use aya_ebpf::helpers::generated::{bpf_sk_storage_get, bpf_spin_lock, bpf_spin_unlock};
 use bpf::{
@@ -77,8 +77,9 @@ pub(crate) fn stands(f: &Flow, cfg: &SlotConfig, now: u64) -> bool {
     f.generation == cfg.generation && (f.flags & FLOW_LIFTED == 0 || decide::bypassed(cfg, now))
 }
 
-/// Whether a live flow to this peer exists and its judgement stands. Reads without the lock: what it
-/// lets pass is checked again, under the lock, when the packet leaves.
+/// Whether a live flow to this peer exists and its judgement stands, or is not for `sendmsg` to renew: the peer began
+/// it, so that it is judged otherwise than what the agent sends of its own accord. Reads without the lock: what
+/// it lets pass is checked again, under the lock, when the packet leaves.
 #[inline(always)]
 pub(crate) fn is_open(sk: *mut c_void, cfg: &SlotConfig, peer: &Peer) -> bool {
     let st = storage(sk, false);
@@ -90,7 +91,8 @@ pub(crate) fn is_open(sk: *mut c_void, cfg: &SlotConfig, peer: &Peer) -> bool {
         // SAFETY: a map value, the index is in range.
         let p = unsafe { &(*st).peers[i] };
         if (p.state == PEER_OPEN || p.state == PEER_TRIED) && is_about(p, peer) {
-            return p.flow.generation == cfg.generation && p.flow.flags & FLOW_LIFTED == 0;
+            return p.flow.direction == DIRECTION_INGRESS
+                || p.flow.generation == cfg.generation && p.flow.flags & FLOW_LIFTED == 0;
         }
         i = slot::next(i);
     }

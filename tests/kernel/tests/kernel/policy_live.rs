@@ -1,8 +1,10 @@
 //! A policy that changes while flows live.
 
 use kernel_tests::{
+    PATIENCE,
     check::fields,
     eventually,
+    net::{HERE, THERE, neighbour},
     peer::{drain, once, take},
     run::Bench,
     sniff::Sniffer,
@@ -181,6 +183,33 @@ fn datagram_flows_are_cut_too() {
             &json!({"verdict": "ALLOWED", "close_reason": "fin", "bytes_out": 214, "packets_out": 3, "rule": "two"}),
         );
     }
+}
+
+#[test]
+fn the_answer_to_a_peer_passes_under_another_policy_than_its_question() {
+    let bench = Bench::new();
+    // No rule of either policy allows the peer's address: the answer is not egress.
+    let mut agent = up(
+        &bench,
+        "s = dgram(); s.bind(('0.0.0.0', 7000)); say('up')\n\
+         d, a = s.recvfrom(999); step('heard'); s.sendto(bytes(2 * len(d)), a)",
+    );
+    let peer = neighbour(|| {
+        let peer = UdpSocket::bind((THERE, 0)).unwrap();
+        peer.send_to(&[0; 333], (HERE, 7000)).unwrap();
+        peer.set_read_timeout(Some(PATIENCE)).unwrap();
+        peer
+    });
+    assert_eq!(agent.hear(), "heard");
+    bench.apply(NEW);
+    agent.say("go");
+    let answer = peer.recv(&mut [0; 999]);
+    let out = agent.end(&bench);
+    assert_eq!((out.code, answer.unwrap()), (0, 666), "{}", out.stderr);
+    out.is_one(&json!({
+        "verdict": "ALLOWED", "direction": "ingress", "src_ip": THERE, "dst_ip": HERE, "dst_port": 7000,
+        "bytes_in": 333, "bytes_out": 666, "packets_in": 1, "packets_out": 1, "close_reason": "fin",
+    }));
 }
 
 #[test]
