@@ -13,6 +13,7 @@ use crate::{
     docker::Container,
     enrol::text,
     instance::{Predecessor, Seat},
+    kernel::linked_cgroup,
     record::{Owner, VERDICTS},
     resolvers::Place,
     session::{Flows, boot_id, boot_now},
@@ -180,8 +181,7 @@ impl Fleet {
         };
         for entry in entries.flatten() {
             let name = entry.file_name();
-            let id = name.to_str().and_then(|n| n.strip_prefix("cgroup-"));
-            let Some(cgroup_id) = id.and_then(|id| id.parse().ok()) else {
+            let Some(cgroup_id) = name.to_str().and_then(linked_cgroup) else {
                 continue;
             };
             if self.guards.values().any(|g| g.cgroup_id == cgroup_id) {

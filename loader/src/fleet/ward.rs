@@ -5,7 +5,7 @@ use super::{Fleet, FleetError, engine, roll::Life};
 use crate::{
     cgroup::{self, Cgroup, CgroupError},
     docker::{self, Weakness},
-    kernel::{KernelError, host_sides},
+    kernel::{KernelError, host_sides, link_name},
     sink::Sink,
 };
 use std::{
@@ -63,11 +63,13 @@ impl Fleet {
     /// Guards the parents that there are. Those of the cgroupfs driver are made; slices come with systemd.
     /// Whoever lives in one beside the agents has no network any more, so our own is refused.
     pub(super) fn guard_parents(&mut self) -> Result<(), FleetError> {
+        let missing = |parent: &&PathBuf| !self.ward.guarded.contains(*parent);
+        let missing: Vec<PathBuf> = self.ward.parents.iter().filter(missing).cloned().collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
         let ours = cgroup_of("self").unwrap_or_default();
-        for parent in self.ward.parents.clone() {
-            if self.ward.guarded.contains(&parent) {
-                continue;
-            }
+        for parent in missing {
             // Commands under `run` have theirs below a name of ours.
             if ours.starts_with(&parent) || parent == Path::new(cgroup::OURS) {
                 return Err(FleetError::OwnParent(parent));
@@ -160,7 +162,7 @@ impl Fleet {
         ) else {
             return Ok(());
         };
-        let name = format!("cgroup-{}", guard.cgroup_id);
+        let name = link_name(guard.cgroup_id);
         let there = self.interfaces(c.pid, c.netns)?;
         for old in self.instance.pins.backstops(&name)? {
             if !old.attached || !there.contains(&old.interface) {
@@ -193,7 +195,7 @@ impl Fleet {
 
     /// Removes the backstops of an attachment, in the maps as well.
     pub(super) fn lift_backstops(&self, cgroup_id: u64) -> Result<(), FleetError> {
-        let name = format!("cgroup-{cgroup_id}");
+        let name = link_name(cgroup_id);
         for old in self.instance.pins.backstops(&name)? {
             self.instance.pins.lift(&name, old.interface)?;
         }

@@ -10,7 +10,10 @@ use crate::{
     cgroup::{Cgroup, CgroupError},
     docker::{Container, Weakness},
     enrol::{self, Identity},
-    kernel::query::{self, Target},
+    kernel::{
+        link_name,
+        query::{self, Target},
+    },
     resolvers::Place,
     session::boot_now,
     sink::Sink,
@@ -18,7 +21,6 @@ use crate::{
 use abi::{SlotConfig, programs};
 use std::{
     collections::{BTreeSet, HashSet},
-    fs::{self, File},
     io,
     os::unix::fs::MetadataExt as _,
 };
@@ -154,8 +156,8 @@ impl Fleet {
         Ok(())
     }
 
-    /// Attaches the programs to a container's cgroup, unless they are. Nothing passes until there is a
-    /// slot. Returns the kernel's id of the cgroup.
+    /// Attaches the programs to a container's cgroup, as far as they are not. Nothing passes until there is a
+    /// slot; what an attempt that fails has attached stays, for the next one to complete. Returns the kernel's id of the cgroup.
     fn attach(&mut self, life: Life, c: &Container) -> Result<u64, FleetError> {
         let inside = c.cgroup.starts_with(&self.mount) && c.cgroup != self.mount;
         let dotted = c.cgroup.components().any(|part| part.as_os_str() == "..");
@@ -174,11 +176,7 @@ impl Fleet {
             source,
         });
         let cgroup_id = id?.ino();
-        let links = self.instance.pins.links_of(cgroup_id);
-        let whole = || programs::CGROUP.iter().all(|p| links.join(p).exists());
-        if !whole() {
-            self.attach_anew(&dir, cgroup_id)?;
-        }
+        // Before anything is attached: whatever comes of it, somebody removes the links.
         let guard = self.guards.entry(life).or_insert(Guard {
             cgroup_id,
             policy: None,
@@ -186,20 +184,8 @@ impl Fleet {
             met: false,
         });
         guard.cgroup_id = cgroup_id;
+        self.engine.attach(&dir, &link_name(cgroup_id))?;
         Ok(cgroup_id)
-    }
-
-    fn attach_anew(&mut self, dir: &File, cgroup_id: u64) -> Result<(), FleetError> {
-        let links = self.instance.pins.links_of(cgroup_id);
-        // What an attempt has left that failed half-way.
-        let _ = fs::remove_dir_all(&links);
-        let name = links.file_name().map(|n| n.to_string_lossy().into_owned());
-        let attached = self.engine.attach(dir, &name.unwrap_or_default());
-        if let Err(e) = attached {
-            let _ = fs::remove_dir_all(&links);
-            return Err(e.into());
-        }
-        Ok(())
     }
 
     /// An agent for whom there is no row: attached, and nothing passes.
@@ -327,10 +313,12 @@ impl Fleet {
         let Some(guard) = self.guards.get(&life) else {
             return true;
         };
-        let path = self.instance.pins.links_of(guard.cgroup_id);
-        match query::link(&path.join(programs::SOCK_RELEASE)) {
-            Ok(link) => matches!(link.target, Target::Cgroup { id: 0, .. }),
-            Err(_) => !path.exists(),
-        }
+        let links = self.instance.pins.links_of(guard.cgroup_id);
+        let attached = programs::CGROUP.map(|program| links.join(program));
+        let mut attached = attached.iter().filter(|link| link.exists());
+        attached.next().is_none_or(|link| {
+            let target = query::link(link).map(|l| l.target);
+            matches!(target, Ok(Target::Cgroup { id: 0, .. }))
+        })
     }
 }

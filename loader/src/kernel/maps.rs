@@ -51,6 +51,21 @@ fn destroy(wanted: impl Fn(u64, u64) -> bool) -> Result<(), KernelError> {
     })
 }
 
+/// Name of the attachment to a cgroup, where an instance guards several.
+#[must_use]
+pub fn link_name(cgroup_id: u64) -> String {
+    format!("{LINKS_OF}{cgroup_id}")
+}
+
+/// The cgroup of an attachment, by its name.
+#[must_use]
+pub fn linked_cgroup(name: &str) -> Option<u64> {
+    name.strip_prefix(LINKS_OF)?.parse().ok()
+}
+
+/// In front of a cgroup's id.
+const LINKS_OF: &str = "cgroup-";
+
 impl Pins {
     /// The pins below a directory.
     #[must_use]
@@ -69,7 +84,7 @@ impl Pins {
     /// Directory of the links to a cgroup, where an instance guards several.
     #[must_use]
     pub fn links_of(&self, cgroup_id: u64) -> PathBuf {
-        self.dir.join("links").join(format!("cgroup-{cgroup_id}"))
+        self.dir.join("links").join(link_name(cgroup_id))
     }
 
     pub(super) fn map(&self, name: &'static str) -> Result<MapData, KernelError> {

@@ -28,7 +28,7 @@ pub use btf::{BtfError, VMLINUX};
 pub use foreign::Foreign;
 pub use guard::Guard;
 pub use mapped::Books;
-pub use maps::{Learned, Pins, Sockets};
+pub use maps::{Learned, Pins, Sockets, link_name, linked_cgroup};
 pub use object::{Engine, Sizes, object};
 pub use policy_maps::PolicyMaps;
 pub use rings::{BATCH, Rings, Taken};
