@@ -10,10 +10,15 @@ use crate::{
     tcp_flow, work,
 };
 use abi::{
-    FLOW_MID_STREAM, Flow, HeirKey, PEER_OPEN, PHASE_ALONE, PHASE_GONE, PHASE_HEIR, PHASE_LEAVING,
-    PHASE_WAITING, SlotConfig, TCP_HEIR, close, hook,
+    FLOW_MID_STREAM, Flow, HEIR_FLOW, HEIR_SENT, HeirKey, IPPROTO_UDP, PEER_OPEN, PHASE_ALONE,
+    PHASE_GONE, PHASE_HEIR, PHASE_LEAVING, PHASE_WAITING, SlotConfig, TCP_HEIR, VERDICT_DENIED,
+    close, hook, reason,
 };
-use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_get_socket_cookie};
+use aya_ebpf::{
+    bindings::{__sk_buff, BPF_NOEXIST},
+    helpers::generated::bpf_get_socket_cookie,
+};
+use bpf::decide;
 use core::{ffi::c_void, mem::MaybeUninit};
 
 /// Whether another set handles this event: then the program lets it pass and does nothing.
@@ -91,6 +96,51 @@ pub(crate) fn leave_dgram(skb: *mut __sk_buff, p: &Packet, inbound: u32) -> i32 
     1
 }
 
+/// Notes who has begun to talk over UDP, since the loader may not have read the flow of the other set yet
+/// when this one has to judge the answer. TCP comes again, and needs no note.
+///
+/// A global function, see [`crate::emit`]. The packet passes.
+#[unsafe(no_mangle)]
+pub(crate) extern "C" fn handover_note(
+    skb: *mut __sk_buff,
+    cfg: *const SlotConfig,
+    p: *const Packet,
+    inbound: u32,
+) -> i32 {
+    // SAFETY: pointers to whole values or null, as the verifier checks at every call.
+    let (Some(cfg), Some(p)) = (unsafe { cfg.as_ref() }, unsafe { p.as_ref() }) else {
+        return 1;
+    };
+    let peer = if inbound != 0 { p.from() } else { p.to() };
+    if peer.proto != IPPROTO_UDP || decide::internal(cfg, &peer.ip, peer.port) {
+        return 1;
+    }
+    let mut k = MaybeUninit::uninit();
+    // SAFETY: the context of the running program.
+    let k = key(&mut k, unsafe { bpf_get_socket_cookie(skb.cast()) });
+    k.peer = peer.ip;
+    k.port = peer.port;
+    k.proto = peer.proto;
+    k.kind = HEIR_SENT;
+    // Without memory to work in, or room in the map, the answer is judged as if nobody had asked.
+    let Some(w) = work::claim() else { return 1 };
+    if inbound == 0 {
+        let _ = HEIRS.insert(&*k, &w.flow, BPF_NOEXIST as u64);
+    } else if HEIRS.get_ptr(&*k).is_none() && !packet::from_within(skb, p) {
+        let now = slot::now();
+        let mut d = decide::ingress(cfg, now);
+        if d.verdict != VERDICT_DENIED {
+            d.reason = reason::MID_STREAM;
+            packet::fill_in(cfg, p, w, &d, now);
+            w.flow.generation = 0;
+            k.kind = HEIR_FLOW;
+            let _ = HEIRS.insert(&*k, &w.flow, BPF_NOEXIST as u64);
+        }
+    }
+    work::release(w);
+    1
+}
+
 /// Takes over the flow of this socket, if a set before this one had it, into `to`. Its generation is
 /// none of ours: it is judged before anything of it passes.
 #[inline(always)]
@@ -102,7 +152,7 @@ fn inherit(cfg: &SlotConfig, key: &HeirKey, to: &mut Flow) -> bool {
     if HEIRS.remove(key).is_err() {
         return false;
     }
-    // SAFETY: a map value, which lives on until this run ends; the loader writes each once.
+    // SAFETY: a map value, which lives on until this run ends; what is written anew is another one.
     slot::copy(to, unsafe { &*heir });
     to.start = slot::now();
     to.policy = cfg.policy;

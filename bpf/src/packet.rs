@@ -7,7 +7,7 @@ use crate::{
 };
 use abi::{
     DIRECTION_INGRESS, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, PHASE_GONE,
-    SlotConfig, TcpCounts, VERDICT_DENIED, hook, reason,
+    PHASE_HEIR, SlotConfig, TcpCounts, VERDICT_DENIED, hook, reason,
 };
 use aya_ebpf::{
     bindings::{__sk_buff, bpf_sock},
@@ -263,16 +263,21 @@ pub(crate) fn ingress(ctx: SkBuffContext) -> i32 {
     packet_dgram::ingress(cfg, skb, p)
 }
 
-/// A packet that another set of programs handles. If this set has left for good, so has its flow.
+/// A packet that another set of programs handles. If this set has left for good, so has its flow; if it is
+/// about to take over, it may have to know of it.
 #[inline(never)]
 fn leave(cfg: &SlotConfig, skb: *mut __sk_buff, inbound: u32) -> i32 {
-    if cfg.phase != PHASE_GONE {
+    if cfg.phase != PHASE_GONE && cfg.phase != PHASE_HEIR {
         return 1;
     }
     let mut p = MaybeUninit::uninit();
     let p = slot::zero(&mut p);
     if packet_read(skb, p) == 0 {
         return 1;
+    }
+    if cfg.phase == PHASE_HEIR {
+        packet_meant(cfg, p);
+        return handover::handover_note(skb, cfg, p, inbound);
     }
     if p.wire.proto == IPPROTO_TCP {
         return handover::leave_tcp(skb);

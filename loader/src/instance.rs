@@ -19,6 +19,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+mod bequest;
 mod hand_over;
 mod successor;
 mod take_over;

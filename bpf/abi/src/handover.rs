@@ -62,6 +62,14 @@ pub struct HeirKey {
     pub port: u16,
     /// IANA protocol number.
     pub proto: u8,
+    /// `HEIR_*`.
+    pub kind: u8,
     /// Zero.
-    pub pad: [u8; 5],
+    pub pad: [u8; 4],
 }
+
+/// `HeirKey::kind`: a flow to go on with.
+pub const HEIR_FLOW: u8 = 0;
+/// `HeirKey::kind`: the agent has sent datagrams to this peer while its flows were being handed over, so what comes from there may
+/// be an answer and begins nothing. The value has no meaning.
+pub const HEIR_SENT: u8 = 1;

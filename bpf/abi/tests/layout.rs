@@ -46,7 +46,7 @@ fn the_layout_is_the_one_written_down() {
         TcpFlow { flow, live, cut, hints, fin_out, fin_in, dns_next, dns_synced, wire, wire_port, fin_in_seen, mid, sent_end, arrived_end }
         TcpCounts { acked, received, segs_in, segs_out, snd_nxt, snd_una, rcv_nxt, srtt, retrans }
         Handled { left }
-        HeirKey { cookie, peer, port, proto }
+        HeirKey { cookie, peer, port, proto, kind }
         DgramPeer { flow, last, idle_ns, bytes_in, bytes_out, packets_in, packets_out, state }
     };
     let written = include_str!("layout.txt");

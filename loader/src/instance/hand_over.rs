@@ -2,7 +2,9 @@
 //! which nobody enforces: `docs/architecture.md`, "Restart and upgrade".
 
 use super::{
-    InstanceError, Seat, remove_pins,
+    InstanceError, Seat,
+    bequest::{heir, resettle, seated},
+    remove_pins,
     successor::{OldNames, Retired, Successor},
 };
 use crate::{
@@ -10,14 +12,11 @@ use crate::{
     cgroup::{self, Cgroup},
     enrol::text,
     kernel::{
-        Engine, Foreign, KernelError, Learned, Pins,
+        Engine, Foreign, KernelError, Pins,
         query::{self, Target},
     },
 };
-use abi::{
-    DIRECTION_EGRESS, Flow, HeirKey, IPPROTO_TCP, NO_RULE, PHASE_ALONE, PHASE_GONE, PHASE_HEIR,
-    PHASE_LEAVING, PHASE_WAITING, SlotConfig, SlotInfo, close, maps, programs, reason,
-};
+use abi::{PHASE_ALONE, PHASE_GONE, PHASE_HEIR, PHASE_LEAVING, SlotConfig, close, maps, programs};
 use nix::{fcntl::Flock, poll::poll};
 use std::{
     fs::{self, File},
@@ -58,6 +57,15 @@ struct Move {
     old: Seat,
     /// The new slot's configuration; none when the cgroup does not go on.
     new: Option<SlotConfig>,
+}
+
+/// Which reading of the live flows it is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reading {
+    /// While the old programs judge. What the new ones have noted since they listen knows less of a flow that is older.
+    First,
+    /// When they stand aside.
+    Second,
 }
 
 /// Slots that a set of any version has room for.
@@ -121,11 +129,11 @@ impl Predecessor {
         self.old.settle()?;
         set_new_phases(engine, &moves, PHASE_HEIR)?;
         self.old.settle()?;
-        self.bequeath(engine, &moves)?;
+        self.bequeath(engine, &moves, Reading::First)?;
         self.set_phases(&moves, PHASE_GONE)?;
         self.old.settle()?;
         // What began between the first reading and the switch.
-        self.bequeath(engine, &moves)?;
+        self.bequeath(engine, &moves, Reading::Second)?;
         self.end_flows(&moves)?;
         let mut malformed = self.drain(to);
         self.stand_down()?;
@@ -153,6 +161,7 @@ impl Predecessor {
                 .collect(),
         };
         set_new_phases(engine, &moves, PHASE_ALONE)?;
+        engine.pins().forget_sent()?;
         let remains = Remains {
             dir: self.dir().to_owned(),
             _alive: self.alive,
@@ -266,7 +275,12 @@ impl Predecessor {
     }
 
     /// Lets the new set know of everything that lives and was learned.
-    fn bequeath(&self, engine: &Engine, moves: &[Move]) -> Result<(), KernelError> {
+    fn bequeath(
+        &self,
+        engine: &Engine,
+        moves: &[Move],
+        reading: Reading,
+    ) -> Result<(), KernelError> {
         let live = self.old.live()?;
         for m in moves {
             let Some(new) = &m.new else { continue };
@@ -276,7 +290,10 @@ impl Predecessor {
             engine.learn(new.index, &learned)?;
             let own = live.iter().filter(|l| l.flow.slot == slot);
             let heirs: Vec<_> = own.map(|l| heir(l.cookie, &l.flow, new)).collect();
-            engine.pins().inherit(&heirs)?;
+            // The new programs use what is there as soon as the old ones stand aside.
+            let waits = m.old.config.is_some_and(|c| c.phase != PHASE_GONE);
+            let over = waits && reading == Reading::First;
+            engine.pins().inherit(&heirs, over)?;
         }
         Ok(())
     }
@@ -341,66 +358,4 @@ fn set_new_phases(engine: &Engine, moves: &[Move], phase: u8) -> Result<(), Kern
         }
     }
     Ok(())
-}
-
-/// A new seat in the row of the old one. If the old set stands aside already, nothing is waited for.
-fn seated(
-    old: &Seat,
-    theirs: &SlotConfig,
-    info: SlotInfo,
-    config: SlotConfig,
-) -> (SlotInfo, SlotConfig) {
-    let phase = if theirs.phase == PHASE_GONE {
-        PHASE_HEIR
-    } else {
-        PHASE_WAITING
-    };
-    let config = SlotConfig {
-        index: old.index,
-        phase,
-        ..config
-    };
-    let info = SlotInfo {
-        slot: config.slot,
-        cgroup_id: old.info.cgroup_id,
-        cgroup: old.info.cgroup,
-        ..info
-    };
-    (info, config)
-}
-
-/// What one slot has learned, for another.
-fn resettle(learned: &mut Learned, slot: u32) {
-    for (key, _) in &mut learned.names {
-        key.slot = slot;
-    }
-    for (key, _) in &mut learned.addrs {
-        key.slot = slot;
-    }
-}
-
-/// A flow as it goes on. Its generation is none of the slot's: it is judged before anything passes.
-fn heir(cookie: u64, flow: &Flow, new: &SlotConfig) -> (HeirKey, Flow) {
-    let mut key = HeirKey {
-        cookie,
-        ..HeirKey::default()
-    };
-    if flow.proto != IPPROTO_TCP {
-        let (peer, port) = if flow.direction == DIRECTION_EGRESS {
-            (flow.dst, flow.dst_port)
-        } else {
-            (flow.src, flow.src_port)
-        };
-        (key.peer, key.port, key.proto) = (peer, port, flow.proto);
-    }
-    let flow = Flow {
-        slot: new.slot,
-        index: new.index,
-        // Rules are counted anew.
-        rule: NO_RULE,
-        generation: 0,
-        reason: reason::MID_STREAM,
-        ..*flow
-    };
-    (key, flow)
 }

@@ -6,8 +6,8 @@ use super::{
     policy_maps::PolicyMaps,
 };
 use abi::{
-    Flow, HeirKey, LearnedAddr, LearnedAddrKey, LearnedName, LearnedNameKey, LiveFlow, SlotConfig,
-    SlotInfo, SlotMetrics, close, maps, programs,
+    Flow, HEIR_SENT, HeirKey, LearnedAddr, LearnedAddrKey, LearnedName, LearnedNameKey, LiveFlow,
+    SlotConfig, SlotInfo, SlotMetrics, close, maps, programs,
 };
 use aya::maps::{Array, HashMap, Map, MapData};
 use nix::fcntl::{Flock, FlockArg};
@@ -256,11 +256,24 @@ impl Pins {
     }
 
     /// Lets flows of another set of programs go on when their sockets are met. What finds no room is
-    /// judged as if the socket were older than the firewall.
-    pub fn inherit(&self, flows: &[(HeirKey, Flow)]) -> Result<(), KernelError> {
+    /// judged as if the socket were older than the firewall. `over` what the programs have noted
+    /// themselves: for flows that are older than the notes.
+    pub fn inherit(&self, flows: &[(HeirKey, Flow)], over: bool) -> Result<(), KernelError> {
         let mut heirs = self.hash::<HeirKey, Flow>(maps::HEIRS)?;
+        let flags = if over { ANY } else { NEW };
         for (key, flow) in flows {
-            added(heirs.insert(P(*key), P(*flow), NEW), maps::HEIRS)?;
+            added(heirs.insert(P(*key), P(*flow), flags), maps::HEIRS)?;
+        }
+        Ok(())
+    }
+
+    /// Forgets who was sent to while flows were handed over.
+    pub fn forget_sent(&self) -> Result<(), KernelError> {
+        let mut heirs = self.hash::<HeirKey, Flow>(maps::HEIRS)?;
+        for (key, _) in entries(&heirs, maps::HEIRS)? {
+            if key.kind == HEIR_SENT {
+                removed(heirs.remove(&P(key)), maps::HEIRS)?;
+            }
         }
         Ok(())
     }
@@ -290,6 +303,8 @@ pub(super) fn entries<K: Plain, V: Plain>(
 
 /// `BPF_NOEXIST`.
 const NEW: u64 = 1;
+/// `BPF_ANY`.
+const ANY: u64 = 0;
 
 /// Whether an entry is new. One that is there already, or finds no room, is no error.
 fn added(r: Result<(), aya::maps::MapError>, name: &'static str) -> Result<bool, KernelError> {

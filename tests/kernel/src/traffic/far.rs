@@ -137,6 +137,22 @@ impl Far {
                 rest();
             }
         }));
+        let over = Arc::clone(&self.over);
+        self.threads.push(thread::spawn(move || {
+            // One port after the other, none twice: each is a flow of its own.
+            for port in 10_000..32_000 {
+                if over.load(Ordering::Relaxed) {
+                    return;
+                }
+                let u = UdpSocket::bind(("192.0.2.2", port)).expect("the port is free");
+                u.set_read_timeout(Some(Duration::from_secs(5)))
+                    .expect("a socket");
+                // Whether it may answer is the agent's to see.
+                let _ = u.send_to(b"who are you?", "192.0.2.2:92");
+                let _ = u.recv(&mut [0; 50]);
+                rest();
+            }
+        }));
         answers
     }
 }
