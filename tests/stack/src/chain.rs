@@ -42,11 +42,18 @@ impl Chain {
     /// Starts all of it in a network namespace of the test's own.
     #[must_use]
     pub fn start() -> Self {
-        let chain = Self::without_store();
-        let mut store = chain.store;
-        store.restart();
-        prepare(&store);
-        Self { store, ..chain }
+        let mut chain = Self::without_store();
+        chain.start_store();
+        chain
+    }
+
+    /// The same, with a disk of this many bytes for the store's data.
+    #[must_use]
+    pub fn with_disk(bytes: u64) -> Self {
+        let mut chain = Self::without_store();
+        chain.store.small_disk(bytes);
+        chain.start_store();
+        chain
     }
 
     /// The same, with a store that is not there yet.

@@ -6,6 +6,7 @@ use crate::{
     opensearch::Asker,
 };
 use kernel_tests::eventually_within;
+use nix::mount::{MsFlags, mount};
 use serde_json::Value;
 use std::{
     env,
@@ -76,6 +77,22 @@ impl Prometheus {
             text,
             data.to_str().expect("a plain path"),
         ]);
+        Self::start(dir)
+    }
+
+    /// Starts one that reads what a collector shows which listens at this address. Who is called `collector` is written
+    /// down for this mount namespace.
+    #[must_use]
+    pub fn reading(collector: &str) -> Self {
+        let dir = kernel_tests::temporary();
+        let hosts = dir.path().join("hosts");
+        fs::write(&hosts, format!("{collector} collector\n")).expect("a file is written");
+        let none: Option<&str> = None;
+        mount(Some(&hosts), "/etc/hosts", none, MsFlags::MS_BIND, none).expect("a bind mount");
+        Self::start(dir)
+    }
+
+    fn start(dir: TempDir) -> Self {
         let log = File::create(dir.path().join("log")).expect("a file for its output");
         let both = log.try_clone().expect("a second descriptor");
         // So that it does not outlive a test that is killed.
@@ -84,7 +101,10 @@ impl Prometheus {
             .args(["--pdeathsig", "KILL"])
             .arg(program("prometheus"));
         command.arg(format!("--config.file={}", config().display()));
-        command.arg(format!("--storage.tsdb.path={}", data.display()));
+        command.arg(format!(
+            "--storage.tsdb.path={}",
+            dir.path().join("data").display()
+        ));
         command.arg(format!("--web.listen-address={ADDRESS}"));
         command.stdin(Stdio::null()).stdout(log).stderr(both);
         let child = command.spawn().expect("setpriv is there");
@@ -97,6 +117,30 @@ impl Prometheus {
             answer.is_ok_and(|a| a.status == 200).then_some(())
         });
         started
+    }
+
+    /// What a panel of Dashboards that asks for metrics shows at this moment: labels and value of each series.
+    #[track_caller]
+    #[must_use]
+    pub fn panel(&self, id: &str) -> Vec<(Value, f64)> {
+        let mut all = dashboards::explore().iter();
+        let object = all
+            .find(|o| o.id() == id)
+            .unwrap_or_else(|| panic!("no panel {id}"));
+        let source = object.text("searchSourceJSON").expect("a search source");
+        let query = source["query"]["query"].as_str().expect("a query");
+        let answer = self.ask("/api/v1/query", &format!("query={}", encoded(query)));
+        let series = answer["data"]["result"].as_array().expect("series");
+        let value = |s: &Value| {
+            s["value"][1]
+                .as_str()
+                .and_then(|v| v.parse().ok())
+                .expect("a number")
+        };
+        series
+            .iter()
+            .map(|s| (s["metric"].clone(), value(s)))
+            .collect()
     }
 
     /// Asks for a range, as Dashboards does: the series of the answer.
