@@ -128,8 +128,10 @@ bench: ## measure the rows of docs/benchmarks.md; needs root
 	@scripts/kernel-ready.sh
 	@scripts/toolchain.sh --quiet
 	@scripts/collector.sh --quiet
+	@scripts/opensearch.sh --quiet
 	cargo build --release --locked -p ebpf-manager -p otlp-bridge
 	$(as_root) cargo bench --locked -p kernel-tests
+	$(as_root) cargo bench --locked -p stack-tests --bench store
 
 ##@ Check
 .PHONY: lint

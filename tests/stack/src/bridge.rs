@@ -60,7 +60,9 @@ impl Bridge {
         bridge
     }
 
-    fn socket(&self) -> PathBuf {
+    /// The loader's entrance.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
         self.dir.join("bridge.sock")
     }
 

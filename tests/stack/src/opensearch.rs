@@ -12,9 +12,11 @@ pub use secured::{ADMIN, ADMIN_PASSWORD};
 
 use kernel_tests::eventually_within;
 use nix::{
+    mount::{MsFlags, mount},
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+use provision::{bodies, streams::Stream};
 use serde_json::{Value, json};
 use std::{
     env,
@@ -30,6 +32,9 @@ use tempfile::TempDir;
 pub const PATIENCE: Duration = Duration::from_secs(240);
 /// Where it listens unless a test says otherwise.
 pub const ADDRESS: &str = "127.0.0.1:9200";
+
+/// Whether it looks how full its disk is.
+const DISK: &str = "cluster.routing.allocation.disk.threshold_enabled";
 
 /// Which node.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -55,6 +60,8 @@ pub struct OpenSearch {
     dir: TempDir,
     version: Version,
     asker: Asker,
+    /// What Java is told about memory and compiling.
+    tuning: Vec<String>,
 }
 
 impl OpenSearch {
@@ -100,7 +107,66 @@ impl OpenSearch {
             dir,
             version,
             asker,
+            // Little of either: a test is over before more has paid.
+            tuning: [
+                "-Xms512m",
+                "-Xmx512m",
+                "-XX:+UseSerialGC",
+                "-XX:TieredStopAtLevel=1",
+            ]
+            .map(str::to_owned)
+            .into(),
         }
+    }
+
+    /// Gives its data a disk of this many bytes, which it watches as it does out of the box. The mount is this mount
+    /// namespace's.
+    pub fn small_disk(&self, bytes: u64) {
+        let (file, data) = (self.dir.path().join("config/opensearch.yml"), self.data());
+        let text = fs::read_to_string(&file).expect("it was written");
+        // Every ten seconds is as often as it looks.
+        let watched = format!("{DISK}: true\ncluster.info.update.interval: 10s");
+        let text = text.replace(&format!("{DISK}: false"), &watched);
+        fs::write(&file, text).expect("a file is written");
+        let size = format!("size={bytes},mode=0700");
+        mount(
+            Some("data"),
+            &data,
+            Some("tmpfs"),
+            MsFlags::empty(),
+            Some(size.as_str()),
+        )
+        .expect("a tmpfs");
+    }
+
+    /// From its next start on it has so much memory, as `-Xmx` says it, and compiles as well as it can.
+    pub fn full_size(&mut self, heap: &str) {
+        self.tuning = vec![format!("-Xms{heap}"), format!("-Xmx{heap}")];
+    }
+
+    /// Makes the data streams as the provisioner makes them.
+    #[track_caller]
+    pub fn contracts(&self, streams: &[Stream]) {
+        let put = |path: String, body: &Value| self.asker().ok("PUT", &path, Some(body));
+        let pipeline = format!("/_ingest/pipeline/{}", bodies::PIPELINE);
+        put(pipeline, &bodies::pipeline());
+        for (name, body) in bodies::components() {
+            put(format!("/_component_template/{name}"), &body);
+        }
+        for stream in streams.iter().filter(|s| s.made) {
+            put(
+                format!("/_index_template/{}", stream.name),
+                &bodies::template(stream),
+            );
+            let path = format!("/_data_stream/{}", stream.name);
+            self.asker().ok("PUT", &path, None);
+        }
+    }
+
+    /// Where its data are.
+    #[must_use]
+    pub fn data(&self) -> PathBuf {
+        self.dir.path().join("data")
     }
 
     /// Who asks it: as its administrator where it knows users.
@@ -134,7 +200,7 @@ impl OpenSearch {
     pub fn launch(&mut self) {
         assert!(self.child.is_none(), "it runs already");
         let log = File::create(self.log()).expect("a file for its output");
-        let mut command = command(self.version, self.dir.path());
+        let mut command = command(self.version, self.dir.path(), &self.tuning);
         let both = log.try_clone().expect("a second descriptor");
         command.stdin(Stdio::null()).stdout(log).stderr(both);
         self.child = Some(command.spawn().expect("unshare is there"));
@@ -265,7 +331,7 @@ fn settings(dir: &Path, address: &str) -> String {
         ("discovery.type", "single-node"),
         ("network.host", host),
         // A test is not to fail because the machine's disk is nearly full.
-        ("cluster.routing.allocation.disk.threshold_enabled", "false"),
+        (DISK, "false"),
     ] {
         let _ = writeln!(text, "{key}: {value}");
     }
@@ -274,19 +340,15 @@ fn settings(dir: &Path, address: &str) -> String {
     text
 }
 
-/// How it is started: what its own start script would do, with little memory and little compiling.
-fn command(version: Version, dir: &Path) -> Command {
+/// How it is started: what its own start script would do.
+fn command(version: Version, dir: &Path, tuning: &[String]) -> Command {
     let home = home(version);
     let agent = home.join(format!("agent/opensearch-agent-{}.jar", version.number()));
     let mut command = Command::new("unshare");
     command.args(["--user", "--map-user=65534", "--map-group=65534", "--"]);
     // So that it does not outlive a test that is killed. Behind `unshare`, which would undo it.
     command.args(["setpriv", "--pdeathsig", "KILL"]).arg(java());
-    command.args([
-        "-Xms512m",
-        "-Xmx512m",
-        "-XX:+UseSerialGC",
-        "-XX:TieredStopAtLevel=1",
+    command.args(tuning).args([
         "-Djna.nosys=true",
         "-Dlog4j.shutdownHookEnabled=false",
         "-Dlog4j2.disable.jmx=true",

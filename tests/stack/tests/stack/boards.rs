@@ -2,7 +2,7 @@
 
 use dashboards::Object;
 use kernel_tests::net::isolate;
-use provision::{bodies, streams};
+use provision::streams;
 use serde_json::{Value, json};
 use stack_tests::{
     demo::{self, AGENTS, END, LENGTH},
@@ -26,31 +26,11 @@ fn range() -> Range {
     }
 }
 
-/// Makes the data streams as the provisioner makes them.
-fn prepare(node: &OpenSearch) {
-    let put = |path: String, body: &Value| node.asker().ok("PUT", &path, Some(body));
-    put(
-        format!("/_ingest/pipeline/{}", bodies::PIPELINE),
-        &bodies::pipeline(),
-    );
-    for (name, body) in bodies::components() {
-        put(format!("/_component_template/{name}"), &body);
-    }
-    for stream in streams::all(&[]).iter().filter(|s| s.made) {
-        put(
-            format!("/_index_template/{}", stream.name),
-            &bodies::template(stream),
-        );
-        node.asker()
-            .ok("PUT", &format!("/_data_stream/{}", stream.name), None);
-    }
-}
-
 /// A node with the shipped templates, and the demo in the data streams.
 fn filled() -> OpenSearch {
     isolate();
     let node = OpenSearch::start();
-    prepare(&node);
+    node.contracts(&streams::all(&[]));
     let mut by_stream: BTreeMap<_, Vec<Value>> = BTreeMap::new();
     for document in demo::documents() {
         by_stream
