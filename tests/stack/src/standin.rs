@@ -10,7 +10,8 @@ mod ism;
 mod sources;
 
 pub use boards::Boards;
-pub use http::{Reply, Request, Upstream, serve};
+use http::serve;
+pub use http::{Reply, Request, Upstream};
 
 use crate::opensearch::Asker;
 use serde_json::{Value, json};
@@ -57,7 +58,7 @@ impl StandIn {
     pub fn serve_store(&self, address: &str, upstream: Upstream) {
         let here = self.clone();
         let listener = TcpListener::bind(address).expect("the address is free");
-        serve(listener, None, move |request| {
+        serve(listener, move |request| {
             here.store_reply(request, &upstream)
         });
     }
@@ -66,7 +67,7 @@ impl StandIn {
     pub fn serve_boards(&self, address: &str) {
         let here = self.clone();
         let listener = TcpListener::bind(address).expect("the address is free");
-        serve(listener, None, move |request| here.boards_reply(request));
+        serve(listener, move |request| here.boards_reply(request));
     }
 
     /// An answer of OpenSearch.

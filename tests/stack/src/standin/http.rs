@@ -1,7 +1,7 @@
 //! As much of HTTP as the stand-in needs: one request a connection, to answer or to pass on.
 
 use rustls::{
-    ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection, StreamOwned,
+    ClientConfig, ClientConnection, RootCertStore, StreamOwned,
     pki_types::{CertificateDer, ServerName, pem::PemObject as _},
 };
 use serde_json::Value;
@@ -88,30 +88,22 @@ impl Reply {
     }
 }
 
-/// Answers what comes in, each connection on a thread of its own; with a certificate where there is one.
+/// Answers what comes in, each connection on a thread of its own.
 pub fn serve(
     listener: TcpListener,
-    tls: Option<Arc<ServerConfig>>,
     answer: impl Fn(&Request) -> Reply + Send + Sync + 'static,
 ) {
     let answer = Arc::new(answer);
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {
-            let (answer, tls) = (answer.clone(), tls.clone());
-            thread::spawn(move || {
-                // Who goes away in between has no use for an answer.
-                let _ = match tls {
-                    None => talk(stream, &*answer),
-                    Some(tls) => ServerConnection::new(tls)
-                        .map_err(io::Error::other)
-                        .and_then(|session| talk(StreamOwned::new(session, stream), &*answer)),
-                };
-            });
+            let answer = answer.clone();
+            // Who goes away in between has no use for an answer.
+            thread::spawn(move || drop(talk(stream, &*answer)));
         }
     });
 }
 
-fn talk(mut stream: impl Stream, answer: &dyn Fn(&Request) -> Reply) -> io::Result<()> {
+fn talk(mut stream: TcpStream, answer: &dyn Fn(&Request) -> Reply) -> io::Result<()> {
     let request = read(&mut stream)?;
     stream.write_all(&answer(&request).0)?;
     stream.flush()
