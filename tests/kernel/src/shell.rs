@@ -8,11 +8,7 @@ use nix::{
     libc,
     poll::{PollFd, PollFlags, PollTimeout, poll},
     pty::openpty,
-    sys::{
-        signal::{Signal, kill},
-        termios::{LocalFlags, SetArg, tcgetattr, tcsetattr},
-    },
-    unistd::Pid,
+    sys::termios::{LocalFlags, SetArg, tcgetattr, tcsetattr},
 };
 use std::{
     fs::File,
@@ -114,7 +110,7 @@ impl Terminal {
 impl Drop for Terminal {
     fn drop(&mut self) {
         // Hangs up on the whole session if it is still there.
-        let _ = kill(Pid::from_raw(self.shell.id() as i32), Signal::SIGKILL);
+        let _ = self.shell.kill();
         let _ = self.shell.wait();
     }
 }
