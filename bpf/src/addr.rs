@@ -62,6 +62,13 @@ pub fn halves(a: &Ip) -> (u64, u64) {
     )
 }
 
+/// The address as four numbers in network byte order, as the kernel's contexts have it.
+#[inline(always)]
+pub fn words(a: &Ip) -> [u32; 4] {
+    let (hi, lo) = halves(a);
+    [(hi >> 32) as u32, hi as u32, (lo >> 32) as u32, lo as u32].map(u32::to_be)
+}
+
 /// Whether two addresses are the same.
 #[inline(always)]
 pub fn same(a: &Ip, b: &Ip) -> bool {

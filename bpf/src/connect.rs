@@ -6,9 +6,12 @@
 use crate::{
     dgram, dgram_end, emit, handover, judge,
     maps::{Peer, Work},
-    slot, tcp_flow, work,
+    redirect, slot, tcp_flow, work,
 };
-use abi::{IPPROTO_TCP, IPPROTO_UDP, Ip, PEER_TRIED, SlotConfig, hook, reason};
+use abi::{
+    FLOW_PROXIED, IPPROTO_TCP, IPPROTO_UDP, Ip, PEER_TRIED, SlotConfig, VERDICT_DENIED, hook,
+    reason,
+};
 use aya_ebpf::{macros::cgroup_sock_addr, programs::SockAddrContext};
 use bpf::{
     addr,
@@ -18,13 +21,28 @@ use core::{ffi::c_void, mem::MaybeUninit};
 
 #[cgroup_sock_addr(connect4)]
 pub(crate) fn connect4(ctx: SockAddrContext) -> i32 {
-    connect(&ctx, addr4(&ctx))
+    let passes = connect(&ctx, addr4(&ctx));
+    if passes == PROXIED
+        && let Some(st) = tcp_flow::storage(socket(&ctx), false)
+    {
+        redirect::to4(&ctx, &st.wire, st.wire_port);
+    }
+    (passes != 0) as i32
 }
 
 #[cgroup_sock_addr(connect6)]
 pub(crate) fn connect6(ctx: SockAddrContext) -> i32 {
-    connect(&ctx, addr6(&ctx))
+    let passes = connect(&ctx, addr6(&ctx));
+    if passes == PROXIED
+        && let Some(st) = tcp_flow::storage(socket(&ctx), false)
+    {
+        redirect::to6(&ctx, &st.wire, st.wire_port);
+    }
+    (passes != 0) as i32
 }
+
+/// What [`connect`] says of a flow that passes, and goes to the proxy.
+const PROXIED: i32 = 2;
 
 #[cgroup_sock_addr(sendmsg4)]
 pub(crate) fn sendmsg4(ctx: SockAddrContext) -> i32 {
@@ -126,12 +144,24 @@ fn judge_connect(cfg: &SlotConfig, w: &mut Work, sk: *mut c_void) -> i32 {
         return deny(cfg, w, &Decision::refusal(reason::NOT_ENROLLED));
     }
     let now = slot::now();
-    let j = judge::egress(cfg, now, w, false);
+    let tcp = w.target.proto == IPPROTO_TCP;
+    let j = if tcp {
+        judge::egress_or_proxy(cfg, now, w, false)
+    } else {
+        judge::egress(cfg, now, w, false)
+    };
     if j.internal() {
         return 1;
     }
-    let d = j.decision();
-    let tcp = w.target.proto == IPPROTO_TCP;
+    let mut d = j.decision();
+    let proxy = decide::proxy(cfg, &w.target.ip);
+    let port = decide::proxy_port(w.target.port);
+    if proxy.is_none() || port == 0 {
+        d = decide::direct(cfg, now, d);
+    }
+    if d.verdict == VERDICT_DENIED && !j.denied() {
+        return deny(cfg, w, &d);
+    }
     // A UDP socket may be aimed at an address that is open for something else: nothing is sent yet,
     // and the packet program judges what is.
     if j.denied() && (tcp || !(j.known() && d.reason == reason::DEFAULT)) {
@@ -143,8 +173,15 @@ fn judge_connect(cfg: &SlotConfig, w: &mut Work, sk: *mut c_void) -> i32 {
     } else {
         dgram::aim(sk, w)
     };
-    if kept {
+    if kept && d.flags & FLOW_PROXIED == 0 {
         return 1;
+    }
+    if kept
+        && let Some(proxy) = proxy
+        && let Some(st) = tcp_flow::storage(sk, false)
+    {
+        tcp_flow::lead(st, proxy, port);
+        return PROXIED;
     }
     deny(cfg, w, &Decision::refusal(reason::NO_STATE))
 }

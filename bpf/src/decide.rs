@@ -5,10 +5,11 @@
 
 use crate::addr;
 use abi::{
-    ACTION_ALLOW, ACTION_BUILTIN, FLOW_DNS, FLOW_LIFTED, FLOW_WOULD_DENY, IPPROTO_TCP, IPPROTO_UDP,
-    Ip, MAX_RESOLVERS, MODE_AUDIT, MODE_OBSERVE, NO_RULE, PROTO_ANY, PortRule, RULE_PRIVATE,
-    RuleSet, SET_RULES, SLOT_DEFAULT_ALLOW, SLOT_INBOUND_DENY, SLOT_LOOPBACK_IS_EGRESS, SlotConfig,
-    VERDICT_ALLOWED, VERDICT_BYPASSED, VERDICT_DENIED, reason,
+    ACTION_ALLOW, ACTION_BUILTIN, FLOW_DNS, FLOW_LIFTED, FLOW_PROXIED, FLOW_WOULD_DENY,
+    IPPROTO_TCP, IPPROTO_UDP, Ip, MAX_RESOLVERS, MODE_AUDIT, MODE_OBSERVE, NO_RULE, PROTO_ANY,
+    PROXY_PORTS, PortRule, RULE_PRIVATE, RULE_PROXIED, RuleSet, SET_RULES, SLOT_DEFAULT_ALLOW,
+    SLOT_INBOUND_DENY, SLOT_LOOPBACK_IS_EGRESS, SlotConfig, VERDICT_ALLOWED, VERDICT_BYPASSED,
+    VERDICT_DENIED, reason,
 };
 
 /// DNS (RFC 1035 §4.2).
@@ -16,8 +17,8 @@ pub const PORT_DNS: u16 = 53;
 /// DNS over TLS and over QUIC (RFC 7858, RFC 9250).
 pub const PORT_DOT: u16 = 853;
 
-/// The most severe matching rule so far: action in the upper half, rule number in the lower, so
-/// that the smaller number wins.
+/// The most severe matching rule so far: the action, then the rule's number, so that the smaller number wins, then
+/// whether it needs the proxy.
 pub type Best = u64;
 
 /// No rule matches.
@@ -25,14 +26,26 @@ pub const NONE: Best = u64::MAX;
 
 /// Packs one match.
 #[inline(always)]
-pub fn pack(action: u8, rule: u32) -> Best {
-    ((action as u64) << 32) | rule as u64
+pub fn pack(action: u8, rule: u32, proxied: bool) -> Best {
+    ((action as u64) << 33) | ((rule as u64) << 1) | proxied as u64
 }
 
-/// The action of a match, 0xff.. for none.
+/// The action of a match, more than any for none.
 #[inline(always)]
 pub fn action(best: Best) -> u64 {
-    best >> 32
+    best >> 33
+}
+
+/// Its rule, [`NO_RULE`] for none.
+#[inline(always)]
+pub fn rule(best: Best) -> u32 {
+    (best >> 1) as u32
+}
+
+/// Whether it allows by way of the proxy only.
+#[inline(always)]
+pub fn proxied(best: Best) -> bool {
+    action(best) == ACTION_ALLOW as u64 && best & 1 != 0
 }
 
 #[inline(always)]
@@ -53,7 +66,7 @@ pub fn best_of(set: &RuleSet, proto: u8, port: u16, private: bool, mut best: Bes
             break;
         }
         if matches(r, proto, port, private) {
-            let m = pack(r.action, r.rule);
+            let m = pack(r.action, r.rule, r.flags & RULE_PROXIED != 0);
             if m < best {
                 best = m;
             }
@@ -196,7 +209,7 @@ fn refuse(cfg: &SlotConfig, now: u64, reason: u8, rule: u32) -> Decision {
 /// Judges an egress flow. `best` is the most severe rule that covers the destination.
 #[inline(always)]
 pub fn egress(cfg: &SlotConfig, now: u64, ip: &Ip, proto: u8, port: u16, best: Best) -> Decision {
-    let rule = best as u32;
+    let rule = rule(best);
     let transport = proto == IPPROTO_TCP || proto == IPPROTO_UDP;
     let dns = transport && port == PORT_DNS && is_resolver(cfg, ip);
     if action(best) == ACTION_BUILTIN as u64 && !dns {
@@ -216,6 +229,11 @@ pub fn egress(cfg: &SlotConfig, now: u64, ip: &Ip, proto: u8, port: u16, best: B
         } else {
             refuse(cfg, now, reason::DEFAULT, NO_RULE)
         }
+    } else if proxied(best) {
+        Decision {
+            flags: FLOW_PROXIED,
+            ..Decision::new(VERDICT_ALLOWED, reason::RULE, rule)
+        }
     } else if action(best) == ACTION_ALLOW as u64 {
         Decision::new(VERDICT_ALLOWED, reason::RULE, rule)
     } else {
@@ -225,6 +243,35 @@ pub fn egress(cfg: &SlotConfig, now: u64, ip: &Ip, proto: u8, port: u16, best: B
         d.flags |= FLOW_DNS;
     }
     d
+}
+
+/// The proxy for flows to an address: one of its own family, or over IPv4 for those to IPv6.
+#[inline(always)]
+pub fn proxy<'c>(cfg: &'c SlotConfig, ip: &Ip) -> Option<&'c Ip> {
+    let none = Ip([0; 16]);
+    if !addr::is_v4(ip) && !addr::same(&cfg.proxies[1], &none) {
+        return Some(&cfg.proxies[1]);
+    }
+    (!addr::same(&cfg.proxies[0], &none)).then_some(&cfg.proxies[0])
+}
+
+/// The proxy's port for a port, 0 for none.
+#[inline(always)]
+pub fn proxy_port(port: u16) -> u16 {
+    if port > u16::MAX - PROXY_PORTS {
+        0
+    } else {
+        port + PROXY_PORTS
+    }
+}
+
+/// A judgement for what cannot be sent to the proxy, or not any more: a rule that needs it does not allow it.
+#[inline(always)]
+pub fn direct(cfg: &SlotConfig, now: u64, d: Decision) -> Decision {
+    if d.flags & FLOW_PROXIED == 0 {
+        return d;
+    }
+    refuse(cfg, now, reason::NO_PROXY_PATH, d.rule)
 }
 
 /// Judges a flow that a peer opened to the agent.

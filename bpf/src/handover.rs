@@ -10,9 +10,9 @@ use crate::{
     tcp_flow, work,
 };
 use abi::{
-    FLOW_MID_STREAM, Flow, HEIR_FLOW, HEIR_SENT, HeirKey, IPPROTO_UDP, PEER_OPEN, PHASE_ALONE,
-    PHASE_GONE, PHASE_HEIR, PHASE_LEAVING, PHASE_WAITING, SlotConfig, TCP_HEIR, VERDICT_DENIED,
-    close, hook, reason,
+    FLOW_MID_STREAM, FLOW_PROXIED, Flow, HEIR_FLOW, HEIR_SENT, HeirKey, IPPROTO_UDP, PEER_OPEN,
+    PHASE_ALONE, PHASE_GONE, PHASE_HEIR, PHASE_LEAVING, PHASE_WAITING, SlotConfig, TCP_HEIR,
+    VERDICT_DENIED, close, hook, reason,
 };
 use aya_ebpf::{
     bindings::{__sk_buff, BPF_NOEXIST},
@@ -184,6 +184,11 @@ pub(crate) fn inherit_tcp(cfg: &SlotConfig, skb: *mut __sk_buff, p: &Packet, inb
     let older = st.flow.flags & FLOW_MID_STREAM != 0;
     st.flow.flags |= FLOW_MID_STREAM;
     tcp_flow::begin(st);
+    if st.flow.flags & FLOW_PROXIED != 0
+        && let Some(proxy) = decide::proxy(cfg, &st.flow.dst)
+    {
+        tcp_flow::lead(st, proxy, decide::proxy_port(st.flow.dst_port));
+    }
     packet_tcp::from_here(skb, p, st, inbound);
     if !older {
         st.hints |= TCP_HEIR;

@@ -181,15 +181,26 @@ impl Judgement {
 
 /// Judges an egress flow to the target of the work buffer and leaves there the names that led to it.
 /// `own`: the names of `w.flow`, found by an earlier judgement, count too; they stay with a flow
-/// beyond their TTL.
+/// beyond their TTL. A rule that needs the proxy allows nothing here.
 #[inline(always)]
 pub(crate) fn egress(cfg: &SlotConfig, now: u64, w: &mut Work, own: bool) -> Judgement {
-    Judgement(judge_egress(cfg, now, w, own as u64))
+    Judgement(judge_egress(cfg, now, w, own as u64 * OWN))
 }
+
+/// The same for a flow that can be sent to the proxy, or is: its decision says whether it must be.
+#[inline(always)]
+pub(crate) fn egress_or_proxy(cfg: &SlotConfig, now: u64, w: &mut Work, own: bool) -> Judgement {
+    Judgement(judge_egress(cfg, now, w, (own as u64 * OWN) | PROXY))
+}
+
+/// Bit of how to judge: the flow's own names count.
+const OWN: u64 = 1;
+/// Bit of how to judge: there is a way to the proxy.
+const PROXY: u64 = 2;
 
 /// A global function, see [`crate::emit`].
 #[unsafe(no_mangle)]
-extern "C" fn judge_egress(cfg: *const SlotConfig, now: u64, w: *mut Work, own: u64) -> u64 {
+extern "C" fn judge_egress(cfg: *const SlotConfig, now: u64, w: *mut Work, how: u64) -> u64 {
     // SAFETY: pointers to whole values or null, as the verifier checks at every call.
     let (Some(cfg), Some(w)) = (unsafe { cfg.as_ref() }, unsafe { w.as_mut() }) else {
         return VERDICT_DENIED as u64;
@@ -202,6 +213,7 @@ extern "C" fn judge_egress(cfg: *const SlotConfig, now: u64, w: *mut Work, own: 
     w.slot = cfg.slot;
     w.policy = cfg.policy;
     w.now = now;
+    w.how = how;
     w.observing = (cfg.mode == MODE_OBSERVE) as u32;
     w.best = decide::NONE;
     w.known = 0;
@@ -216,17 +228,20 @@ extern "C" fn judge_egress(cfg: *const SlotConfig, now: u64, w: *mut Work, own: 
         copy(&mut w.learned, unsafe { &*known });
         each(ADDR_NAMES as u32, learned_name, w);
     }
-    if own != 0 {
+    if w.how & OWN != 0 {
         each(FLOW_NAMES as u32, own_name, w);
     }
-    let d = decide::egress(
+    let mut d = decide::egress(
         cfg,
-        now,
+        w.now,
         &w.target.ip,
         w.target.proto,
         w.target.port,
         w.best,
     );
+    if w.how & PROXY == 0 {
+        d = decide::direct(cfg, w.now, d);
+    }
     Judgement::new(&d, w.known).0
 }
 

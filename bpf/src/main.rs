@@ -32,6 +32,7 @@ mod packet;
 mod packet_dgram;
 mod packet_tcp;
 mod query;
+mod redirect;
 mod slot;
 mod tcp_flow;
 mod work;

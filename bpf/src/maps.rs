@@ -194,6 +194,8 @@ pub(crate) struct Work {
     /// Where a chain of rule sets goes on, and whether private addresses count in it.
     pub(crate) next_set: u32,
     pub(crate) private: u32,
+    /// How to judge: bits of `judge`.
+    pub(crate) how: u64,
     /// What the table of peers says of the target, `dgram::UNKNOWN` and so on.
     pub(crate) what: u32,
     pub(crate) pad: u32,

@@ -8,9 +8,9 @@ use crate::{
     query, slot, tcp_flow, work,
 };
 use abi::{
-    DIRECTION_EGRESS, DIRECTION_INGRESS, FLOW_DNS, FLOW_LIFTED, FLOW_MID_STREAM, PHASE_HEIR,
-    SlotConfig, TCP_CLOSING, TCP_ESTABLISHED, TCP_FIN_OUT, TCP_SYN_SENT, TcpFlow, VERDICT_DENIED,
-    close, reason,
+    DIRECTION_EGRESS, DIRECTION_INGRESS, FLOW_DNS, FLOW_LIFTED, FLOW_MID_STREAM, FLOW_PROXIED,
+    PHASE_HEIR, SlotConfig, TCP_CLOSING, TCP_ESTABLISHED, TCP_FIN_OUT, TCP_SYN_SENT, Tail, TcpFlow,
+    VERDICT_DENIED, close, reason,
 };
 use aya_ebpf::bindings::__sk_buff;
 use bpf::{
@@ -18,7 +18,6 @@ use bpf::{
     decide::{self, Decision, PORT_DNS},
     tcp::{self, FLAG_ACK, FLAG_FIN, FLAG_SYN},
 };
-use core::mem::MaybeUninit;
 
 /// Judges an outgoing TCP packet.
 #[inline(never)]
@@ -92,7 +91,9 @@ fn storage(
 #[inline(always)]
 fn goes_where_it_should(st: &TcpFlow, p: &Packet) -> bool {
     let w = &p.wire;
-    if st.flow.direction == DIRECTION_EGRESS {
+    if st.flow.flags & FLOW_PROXIED != 0 {
+        w.dst_port == st.wire_port && addr::same(&w.dst, &st.wire)
+    } else if st.flow.direction == DIRECTION_EGRESS {
         w.dst_port == st.flow.dst_port && addr::same(&w.dst, &st.flow.dst)
     } else {
         w.dst_port == st.flow.src_port && addr::same(&w.dst, &st.flow.src)
@@ -120,23 +121,35 @@ fn rejudge(cfg: &SlotConfig, skb: *mut __sk_buff, st: &mut TcpFlow) -> i32 {
     };
     let now = slot::now();
     let passes = if st.flow.direction == DIRECTION_INGRESS {
-        settle(cfg, skb, st, &decide::ingress(cfg, now), now)
+        settle(cfg, skb, st, &decide::ingress(cfg, now), now, &mut w.tail)
     } else {
         slot::copy(&mut w.flow.names, &st.flow.names);
         w.target.ip = st.flow.dst;
         w.target.port = st.flow.dst_port;
         w.target.proto = st.flow.proto;
-        let j = judge::egress(cfg, now, w, true);
-        j.internal() || settle(cfg, skb, st, &j.decision(), now)
+        let j = judge::egress_or_proxy(cfg, now, w, true);
+        let mut d = j.decision();
+        // What went past the proxy so far cannot be sent there now.
+        if st.flow.flags & FLOW_PROXIED == 0 {
+            d = decide::direct(cfg, now, d);
+        }
+        j.internal() || settle(cfg, skb, st, &d, now, &mut w.tail)
     };
     work::release(w);
     passes as i32
 }
 
 #[inline(always)]
-fn settle(cfg: &SlotConfig, skb: *mut __sk_buff, st: &mut TcpFlow, d: &Decision, now: u64) -> bool {
+fn settle(
+    cfg: &SlotConfig,
+    skb: *mut __sk_buff,
+    st: &mut TcpFlow,
+    d: &Decision,
+    now: u64,
+    t: &mut Tail,
+) -> bool {
     if d.verdict == VERDICT_DENIED {
-        cut(cfg, skb, st, d.rule, now);
+        cut(cfg, skb, st, d.rule, now, t);
         return false;
     }
     st.flow.generation = cfg.generation;
@@ -146,13 +159,12 @@ fn settle(cfg: &SlotConfig, skb: *mut __sk_buff, st: &mut TcpFlow, d: &Decision,
 
 /// Ends a live flow in mid-air: opening verdict and bytes stay, nothing passes any more.
 #[inline(always)]
-fn cut(cfg: &SlotConfig, skb: *mut __sk_buff, st: &mut TcpFlow, rule: u32, now: u64) {
+fn cut(cfg: &SlotConfig, skb: *mut __sk_buff, st: &mut TcpFlow, rule: u32, now: u64, t: &mut Tail) {
     st.cut = 1;
     if slot::swap(&raw mut st.live, 0) != 1 {
         return;
     }
-    let mut t = MaybeUninit::uninit();
-    let t = slot::tail(&mut t, close::POLICY, now);
+    slot::tail_in(t, close::POLICY, now);
     t.cut_rule = rule;
     t.cut_policy = cfg.policy;
     // The copies in the storage are free: only flows older than the attachment need the second.
@@ -180,7 +192,7 @@ fn rewritten(cfg: &SlotConfig, skb: *mut __sk_buff, p: &Packet, st: &mut TcpFlow
         w.flow.pid = st.flow.pid;
         w.flow.comm = st.flow.comm;
         packet::deny_out(cfg, p, w, &j.decision());
-        cut(cfg, skb, st, j.decision().rule, now);
+        cut(cfg, skb, st, j.decision().rule, now, &mut w.tail);
     } else {
         st.wire = p.wire.dst;
         st.wire_port = p.wire.dst_port;
@@ -236,8 +248,9 @@ fn listener(cfg: &SlotConfig, skb: *mut __sk_buff, p: &Packet, inbound: u32) -> 
 }
 
 /// A connection begins. The answer to a source that was made up here is egress, and its retries come
-/// without a socket of ours to stop them at: it is judged before there is one.
-#[inline(always)]
+/// without a socket of ours to stop them at: it is judged before there is one. Apart from its caller, whose stack
+/// is full.
+#[inline(never)]
 fn handshake(cfg: &SlotConfig, skb: *mut __sk_buff, p: &Packet, w: &mut Work) -> i32 {
     let now = slot::now();
     let mut d = decide::ingress(cfg, now);

@@ -134,10 +134,23 @@ pub(crate) fn clear<T: FromZeros>(value: &mut T) {
 #[inline(always)]
 pub(crate) fn tail(to: &mut MaybeUninit<Tail>, close: u8, end: u64) -> &mut Tail {
     let t = zero(to);
+    ends(t, close, end);
+    t
+}
+
+/// Says how and when a flow has ended, in a record that is zero or is written over.
+#[inline(always)]
+fn ends(t: &mut Tail, close: u8, end: u64) {
     t.end = end;
     t.close = close as u64;
     t.cut_rule = NO_RULE;
-    t
+}
+
+/// The same in memory that is at hand, where the stack has no room.
+#[inline(always)]
+pub(crate) fn tail_in(t: &mut Tail, close: u8, end: u64) {
+    clear(t);
+    ends(t, close, end);
 }
 
 /// Copies a value word by word. The compiler's own copy of more than a few words is a call to a loop

@@ -3,8 +3,9 @@
 
 use crate::{dgram, dgram_end, emit, handover, maps::TCP_FLOWS, slot, work};
 use abi::{
-    DIRECTION_EGRESS, DIRECTION_INGRESS, FLOW_HAS_SRC, FLOW_MID_STREAM, Flow, IPPROTO_TCP, Ip,
-    TCP_ESTABLISHED, TCP_HEIR, TCP_SYN_SENT, Tail, TcpCounts, TcpFlow, close, hook,
+    DIRECTION_EGRESS, DIRECTION_INGRESS, FLOW_HAS_SRC, FLOW_MID_STREAM, FLOW_PROXIED, Flow,
+    IPPROTO_TCP, Ip, TCP_ESTABLISHED, TCP_HEIR, TCP_SYN_SENT, Tail, TcpCounts, TcpFlow, close,
+    hook,
 };
 use aya_ebpf::{
     EbpfContext as _, Global,
@@ -58,11 +59,29 @@ pub(crate) fn open(sk: *mut c_void, flow: &Flow) -> bool {
             close::REPLACED
         };
         let mut t = MaybeUninit::uninit();
-        emit::end(&st.flow, slot::tail(&mut t, why, flow.start));
+        let t = slot::tail(&mut t, why, flow.start);
+        via(t, st);
+        emit::end(&st.flow, t);
     }
     slot::copy(&mut st.flow, flow);
     begin(st);
     true
+}
+
+/// Notes in a storage where its flow really goes.
+#[inline(always)]
+pub(crate) fn lead(st: &mut TcpFlow, to: &Ip, port: u16) {
+    st.wire = *to;
+    st.wire_port = port;
+}
+
+/// Notes in a record which proxy the flow went to.
+#[inline(always)]
+fn via(t: &mut Tail, st: &TcpFlow) {
+    if st.flow.flags & FLOW_PROXIED != 0 {
+        t.proxy = st.wire;
+        t.proxy_port = st.wire_port as u64;
+    }
 }
 
 /// Resets everything but the flow in a storage, and counts the flow.
@@ -99,6 +118,7 @@ pub(crate) fn fill(t: &mut Tail, st: &TcpFlow, c: &TcpCounts) {
     t.packets_out = packets_out as u64;
     t.rtt_us = c.srtt >> 3;
     t.retransmits = c.retrans;
+    via(t, st);
 }
 
 #[sock_ops_program]
@@ -286,7 +306,9 @@ pub(crate) fn sock_release(ctx: SockContext) -> i32 {
         if mid {
             end(st, &st.mid[1], slot::tail(&mut t, close::FIN, now));
         } else {
-            emit::end(&st.flow, slot::tail(&mut t, close::UNREACHABLE, now));
+            let t = slot::tail(&mut t, close::UNREACHABLE, now);
+            via(t, st);
+            emit::end(&st.flow, t);
         }
     }
     1

@@ -84,7 +84,7 @@ pub enum CommandError {
     },
     /// Rules that only the proxy can hold.
     #[error(
-        "policy {file} has path rules, which need the proxy of the stack: {rules}; remove `path_rules` there or use the stack"
+        "policy {file} has path rules, which need a proxy: {rules}; remove `path_rules` there, or name the proxy with --proxy"
     )]
     NeedsProxy {
         /// Name of the file.
@@ -331,29 +331,33 @@ fn color_on_stderr() -> bool {
     std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
 }
 
-/// Compiles a selection for the kernel alone: rules that need the proxy are refused.
+/// Compiles a selection. Where there is no proxy, rules that need it are refused.
 pub(crate) fn compile(
     file: &str,
     selected: &Selected<'_>,
     id: u32,
     mode: Option<Mode>,
+    proxy: bool,
 ) -> Result<Compiled, CommandError> {
     let paths: Vec<String> = selected
         .rules_with_paths()
         .map(|r| format!("{:?} (line {})", r.title(), r.line))
         .collect();
-    if !paths.is_empty() {
+    if !paths.is_empty() && !proxy {
         return Err(CommandError::NeedsProxy {
             file: file.to_owned(),
             rules: paths.join(", "),
         });
     }
-    let mut compiled = selected
-        .compile(id)
-        .map_err(|source| CommandError::Compile {
-            file: file.to_owned(),
-            source,
-        })?;
+    let compiled = if proxy {
+        selected.compile_with_proxy(id)
+    } else {
+        selected.compile(id)
+    };
+    let mut compiled = compiled.map_err(|source| CommandError::Compile {
+        file: file.to_owned(),
+        source,
+    })?;
     match mode {
         Some(Mode::Enforce) => compiled.mode = abi::MODE_ENFORCE,
         Some(Mode::Audit) => compiled.mode = abi::MODE_AUDIT,
@@ -373,9 +377,10 @@ fn rules(
     (agent, project): Who<'_>,
     (id, place): (u32, Place),
     mode: Option<Mode>,
+    proxy: bool,
 ) -> Result<(Compiled, Vec<IpAddr>), CommandError> {
     let selected = policy.select(agent, project);
-    let compiled = compile(file, &selected, id, mode)?;
+    let compiled = compile(file, &selected, id, mode, proxy)?;
     let resolvers = resolvers::resolve(&compiled.resolvers, place)?;
     Ok((compiled, resolvers))
 }

@@ -16,6 +16,7 @@ mod watcher;
 pub use place::{candidates, parents};
 pub use watcher::{Engine, WatchError, Watcher};
 
+use ipnet::IpNet;
 use std::{net::IpAddr, path::PathBuf};
 
 /// Something about a container's set-up that weakens the firewall around it.
@@ -56,6 +57,8 @@ pub struct Container {
     pub netns: Option<u64>,
     /// Its addresses on all of its networks.
     pub addresses: Vec<IpAddr>,
+    /// The networks that these are in.
+    pub networks: Vec<IpNet>,
     /// What weakens its firewall, sorted.
     pub weaknesses: Vec<Weakness>,
     /// When it was started, nanoseconds of wall time, as the engine says.
@@ -63,6 +66,12 @@ pub struct Container {
 }
 
 impl Container {
+    /// Whether the engine has described it as it runs.
+    #[must_use]
+    pub fn is_known(&self) -> bool {
+        self.started != 0
+    }
+
     /// One of which nothing is known but that it is an agent's.
     #[must_use]
     pub fn unknown() -> Self {
@@ -76,6 +85,7 @@ impl Container {
             cgroup: PathBuf::new(),
             netns: None,
             addresses: Vec::new(),
+            networks: Vec::new(),
             weaknesses: Vec::new(),
             started: 0,
         }

@@ -9,7 +9,8 @@ use crate::{
 };
 use abi::{
     INFO_PATH, INFO_REASON, INFO_TEXT, Ip, MAX_RESOLVERS, PHASE_ALONE, SLOT_DEFAULT_ALLOW,
-    SLOT_ICMP_SOCKETS, SLOT_INBOUND_DENY, SLOT_LOOPBACK_IS_EGRESS, SlotConfig, SlotInfo,
+    SLOT_ICMP_SOCKETS, SLOT_INBOUND_DENY, SLOT_LOOPBACK_IS_EGRESS, SLOT_PROXY, SlotConfig,
+    SlotInfo,
 };
 use jiff::Timestamp;
 use policy::Compiled;
@@ -156,6 +157,58 @@ pub fn config(
         phase: PHASE_ALONE,
         pad: [0; 4],
         resolvers: list,
+        proxies: [Ip::default(); 2],
+    }
+}
+
+/// The way to the proxy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Way {
+    /// Whether the instance has one: then policies are compiled for it.
+    pub there: bool,
+    /// Its addresses that this slot reaches, IPv4 and IPv6; zero for none.
+    pub proxies: [Ip; 2],
+}
+
+impl Way {
+    /// To a proxy with these addresses, of which a slot reaches some.
+    #[must_use]
+    pub fn to(proxies: &[IpAddr], reached: impl Fn(IpAddr) -> bool) -> Self {
+        let first = |v6: bool| {
+            let mut own = proxies
+                .iter()
+                .copied()
+                .filter(|p| p.is_ipv6() == v6 && reached(*p));
+            own.next().map(ip).unwrap_or_default()
+        };
+        Self {
+            there: !proxies.is_empty(),
+            proxies: [first(false), first(true)],
+        }
+    }
+
+    /// The one that a slot has.
+    #[must_use]
+    pub fn of(config: &SlotConfig) -> Self {
+        Self {
+            there: config.flags & SLOT_PROXY != 0,
+            proxies: config.proxies,
+        }
+    }
+
+    /// The configuration of a slot that has it.
+    #[must_use]
+    pub fn lead(self, config: SlotConfig) -> SlotConfig {
+        let flags = config.flags & !SLOT_PROXY;
+        SlotConfig {
+            flags: if self.there {
+                flags | SLOT_PROXY
+            } else {
+                flags
+            },
+            proxies: self.proxies,
+            ..config
+        }
     }
 }
 
@@ -240,7 +293,13 @@ pub fn renewed(
         generation: old.generation.wrapping_add(1),
         bypass_until: old.bypass_until,
         phase: old.phase,
-        ..config((old.slot, old.index), policy, compiled, resolvers, place)
+        ..Way::of(old).lead(config(
+            (old.slot, old.index),
+            policy,
+            compiled,
+            resolvers,
+            place,
+        ))
     }
 }
 

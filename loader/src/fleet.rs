@@ -46,6 +46,7 @@ use rules::Rules;
 use std::{
     collections::HashMap,
     io,
+    net::IpAddr,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -119,6 +120,8 @@ pub struct Setup<'a> {
     pub engine: Option<&'a Path>,
     /// Networks of the monitor itself, which no agent reaches.
     pub own: &'a [IpNet],
+    /// Addresses of the proxy that decides about requests, if there is one.
+    pub proxies: &'a [IpAddr],
 }
 
 /// Sizes of the maps for this many agents. Tables are allocated for all of them at once, so each has less
@@ -159,6 +162,7 @@ pub struct Fleet {
     book: Book,
     guards: HashMap<Life, Guard>,
     mount: PathBuf,
+    proxies: Vec<IpAddr>,
     /// Trouble that was told already, by whom it is about.
     told: HashMap<Life, String>,
     looked: Instant,
@@ -202,10 +206,16 @@ impl Fleet {
             session,
             operators,
             roll: Roll::new(slots, setup.linger),
-            rules: Rules::new(setup.policy, setup.mode, setup.own),
+            rules: Rules::new(
+                setup.policy,
+                setup.mode,
+                setup.own,
+                !setup.proxies.is_empty(),
+            ),
             book,
             guards: HashMap::new(),
             mount,
+            proxies: setup.proxies.to_vec(),
             told: HashMap::new(),
             looked: Instant::now(),
             ward: Ward::new(setup.parents, setup.engine),

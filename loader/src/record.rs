@@ -115,6 +115,12 @@ pub struct Record {
     /// Audit mode let it pass.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub would_deny: Option<bool>,
+    /// The proxy that the flow really went to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub proxy_ip: Option<IpAddr>,
+    /// Its port.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub proxy_port: Option<u16>,
 }
 
 /// Whom a flow belongs to. Absent values are left out of records.
@@ -250,6 +256,8 @@ impl Context {
             count: None,
             first_time: None,
             would_deny: has(FLOW_WOULD_DENY).then_some(true),
+            proxy_ip: (t.proxy_port != 0).then(|| addr(&t.proxy)),
+            proxy_port: u16::try_from(t.proxy_port).ok().filter(|port| *port != 0),
         }
     }
 
@@ -310,6 +318,8 @@ impl Context {
             count: Some(r.count),
             first_time: Some(self.at(r.first)),
             would_deny: (k.flags & FLOW_WOULD_DENY != 0).then_some(true),
+            proxy_ip: None,
+            proxy_port: None,
         }
     }
 }

@@ -31,6 +31,8 @@ pub const FLOW_MID_STREAM: u8 = 4;
 pub const FLOW_HAS_SRC: u8 = 8;
 /// `Flow::flags`: it was last judged under a bypass, so that its judgement ends with that bypass.
 pub const FLOW_LIFTED: u8 = 32;
+/// `Flow::flags`: it goes to the proxy, which decides what the kernel does not see.
+pub const FLOW_PROXIED: u8 = 64;
 /// `Flow::flags`: `dst` and `dst_port` are known (a refused socket has none).
 pub const FLOW_HAS_DST: u8 = 16;
 
@@ -68,8 +70,10 @@ pub mod reason {
     pub const HEADERS: u8 = 14;
     /// No program of an enrolled cgroup has judged it: seen by the backstop at an interface.
     pub const UNJUDGED: u8 = 15;
+    /// Its rule needs the proxy, and the agent has no way to one.
+    pub const NO_PROXY_PATH: u8 = 16;
     /// How many there are.
-    pub const COUNT: usize = 16;
+    pub const COUNT: usize = 17;
 }
 
 /// Why a flow ended.
@@ -182,6 +186,10 @@ pub struct Tail {
     pub cut_policy: u32,
     /// [`close`].
     pub close: u64,
+    /// The proxy that the flow really went to; zero for none.
+    pub proxy: Ip,
+    /// Its port.
+    pub proxy_port: u64,
 }
 
 /// A row of the iterators: a live flow, or what is left of one that was cut.
@@ -254,7 +262,7 @@ pub struct TcpFlow {
     pub dns_next: u32,
     /// Whether `dns_next` is set.
     pub dns_synced: u32,
-    /// Where the packets really go after a rewrite that the policy allowed; zero for none.
+    /// Where the packets really go: to the proxy, or after a rewrite that the policy allowed; zero for neither.
     pub wire: Ip,
     /// Port of `wire`.
     pub wire_port: u16,

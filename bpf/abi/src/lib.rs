@@ -110,6 +110,10 @@ pub mod programs {
     pub const SENDMSG4: &str = "sendmsg4";
     /// `cgroup/sendmsg6`.
     pub const SENDMSG6: &str = "sendmsg6";
+    /// `cgroup/getpeername4`.
+    pub const GETPEERNAME4: &str = "getpeername4";
+    /// `cgroup/getpeername6`.
+    pub const GETPEERNAME6: &str = "getpeername6";
     /// `cgroup/sock_create`.
     pub const SOCK_CREATE: &str = "sock_create";
     /// `cgroup/sock_release`.
@@ -129,11 +133,13 @@ pub mod programs {
     /// `tc` at the ingress of a container's host-side interface (TCX): see `Backstop` there.
     pub const BACKSTOP: &str = "backstop";
     /// Every program that is attached to the cgroup of a slot.
-    pub const CGROUP: [&str; 9] = [
+    pub const CGROUP: [&str; 11] = [
         CONNECT4,
         CONNECT6,
         SENDMSG4,
         SENDMSG6,
+        GETPEERNAME4,
+        GETPEERNAME6,
         SOCK_CREATE,
         SOCK_RELEASE,
         SOCK_OPS,

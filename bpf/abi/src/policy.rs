@@ -30,6 +30,10 @@ pub const ACTION_ALLOW: u8 = 3;
 
 /// `PortRule::flags`: a name rule that holds for private addresses too.
 pub const RULE_PRIVATE: u8 = 1;
+/// `PortRule::flags`: what it allows goes through the proxy.
+pub const RULE_PROXIED: u8 = 2;
+/// The proxy's listener for a port is at this many ports above it.
+pub const PROXY_PORTS: u16 = 10_000;
 
 /// `PortRule::proto`: any protocol.
 pub const PROTO_ANY: u8 = 0;
@@ -96,7 +100,7 @@ pub struct PortRule {
     pub proto: u8,
     /// [`ACTION_BUILTIN`], [`ACTION_DENY`] or [`ACTION_ALLOW`].
     pub action: u8,
-    /// [`RULE_PRIVATE`].
+    /// `RULE_*`.
     pub flags: u8,
     /// Zero.
     pub pad: u8,

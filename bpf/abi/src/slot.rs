@@ -22,6 +22,9 @@ pub const SLOT_DEFAULT_ALLOW: u8 = 4;
 /// `SlotConfig::flags`: connections that the agent accepts are denied.
 pub const SLOT_INBOUND_DENY: u8 = 8;
 
+/// `SlotConfig::flags`: the instance has a proxy, and the policy was compiled for it.
+pub const SLOT_PROXY: u8 = 16;
+
 /// Number of verdicts; indexes of every per-verdict array.
 pub const VERDICTS: usize = 3;
 /// Flow passed.
@@ -63,6 +66,8 @@ pub struct SlotConfig {
     pub pad: [u8; 4],
     /// Trusted resolvers, IPv4 as mapped.
     pub resolvers: [Ip; MAX_RESOLVERS],
+    /// The proxy's addresses, IPv4 (as mapped) and IPv6; zero for none.
+    pub proxies: [Ip; 2],
 }
 
 /// Copies of a slot's configuration for the programs at interfaces, which have no cgroup to find it by.

@@ -18,7 +18,7 @@ macro_rules! layout {
 #[test]
 fn the_layout_is_the_one_written_down() {
     let now = layout! {
-        SlotConfig { slot, index, policy, generation, bypass_until, udp_idle_ns, mode, flags, resolver_count, phase, resolvers }
+        SlotConfig { slot, index, policy, generation, bypass_until, udp_idle_ns, mode, flags, resolver_count, phase, resolvers, proxies }
         SlotInfo { slot, loader, cgroup_id, since, agent, project, command, policy_file, cgroup, container_id, container_name, bypass_since, bypass_by, bypass_reason, weaknesses }
         SlotMetrics { slot, rate, max_names, max_addrs, max_folds, opened, ended, folded, bytes_in, bytes_out, trouble, denied, names_used, addrs_used, folds_used, rate_window, rate_count, catch_all, recorded }
         ConfigCopies { turn, configs }
@@ -39,7 +39,7 @@ fn the_layout_is_the_one_written_down() {
         RuleSet { rules, count, next }
         PortRule { lo, hi, proto, action, flags, rule }
         Flow { start, names, dst, src, comm, pid, slot, index, policy, rule, generation, dst_port, src_port, proto, verdict, reason, direction, flags, name_count, sock_type }
-        Tail { end, bytes_in, bytes_out, packets_in, packets_out, rtt_us, retransmits, cut_rule, cut_policy, close }
+        Tail { end, bytes_in, bytes_out, packets_in, packets_out, rtt_us, retransmits, cut_rule, cut_policy, close, proxy, proxy_port }
         FlowEvent { flow, tail, seq }
         LiveFlow { flow, tail, cookie }
         Mark { slot, index, told }

@@ -1,9 +1,12 @@
 use super::*;
 use abi::{ACTION_DENY, MODE_ENFORCE};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 fn ip(s: &str) -> Ip {
-    addr::from_v4(s.parse::<Ipv4Addr>().unwrap().into())
+    match s.parse().unwrap() {
+        IpAddr::V4(a) => addr::from_v4(a.into()),
+        IpAddr::V6(a) => Ip(a.octets()),
+    }
 }
 
 fn slot(mode: u8) -> SlotConfig {
@@ -22,6 +25,7 @@ fn slot(mode: u8) -> SlotConfig {
         phase: 0,
         pad: [0; 4],
         resolvers,
+        proxies: [Ip::default(); 2],
     }
 }
 
@@ -40,14 +44,14 @@ fn verdict_order_holds_for_every_mode_and_bypass() {
                 bypass_until: bypass,
                 ..slot(mode)
             };
-            let builtin = judge(&cfg, 80, pack(ACTION_BUILTIN, NO_RULE));
+            let builtin = judge(&cfg, 80, pack(ACTION_BUILTIN, NO_RULE, false));
             assert_eq!(
                 builtin,
                 (VERDICT_DENIED, reason::BUILTIN),
                 "{mode} {bypass}"
             );
-            let denied = judge(&cfg, 80, pack(ACTION_DENY, 3));
-            let allowed = judge(&cfg, 80, pack(ACTION_ALLOW, 3));
+            let denied = judge(&cfg, 80, pack(ACTION_DENY, 3, false));
+            let allowed = judge(&cfg, 80, pack(ACTION_ALLOW, 3, false));
             if bypass != 0 {
                 assert_eq!(denied, (VERDICT_BYPASSED, reason::BYPASS));
                 assert_eq!(allowed, (VERDICT_BYPASSED, reason::BYPASS));
@@ -83,7 +87,11 @@ fn a_judgement_by_a_bypass_is_marked_and_any_other_takes_the_mark_away() {
         bypass_until: 2000,
         ..slot(MODE_ENFORCE)
     };
-    for best in [NONE, pack(ACTION_DENY, 3), pack(ACTION_ALLOW, 3)] {
+    for best in [
+        NONE,
+        pack(ACTION_DENY, 3, false),
+        pack(ACTION_ALLOW, 3, false),
+    ] {
         let at = |now| egress(&cfg, now, &ip(PEER), IPPROTO_TCP, 80, best);
         let (during, after) = (at(1999), at(2000));
         assert_eq!(lifted(FLOW_DNS, &during), FLOW_DNS | FLOW_LIFTED);
@@ -96,7 +104,7 @@ fn a_judgement_by_a_bypass_is_marked_and_any_other_takes_the_mark_away() {
 #[test]
 fn port_53_belongs_to_the_resolvers_and_853_to_nobody() {
     let cfg = slot(MODE_ENFORCE);
-    let allow = pack(ACTION_ALLOW, 0);
+    let allow = pack(ACTION_ALLOW, 0, false);
     assert_eq!(judge(&cfg, 53, allow), (VERDICT_DENIED, reason::RESOLVER));
     assert_eq!(judge(&cfg, 853, allow), (VERDICT_DENIED, reason::RESOLVER));
     for proto in [IPPROTO_TCP, IPPROTO_UDP] {
@@ -106,7 +114,7 @@ fn port_53_belongs_to_the_resolvers_and_853_to_nobody() {
             (d.verdict, d.reason, d.flags),
             (VERDICT_ALLOWED, reason::RESOLVER, FLOW_DNS)
         );
-        let builtin = pack(ACTION_BUILTIN, NO_RULE);
+        let builtin = pack(ACTION_BUILTIN, NO_RULE, false);
         assert_eq!(
             egress(&cfg, 0, &to, proto, 53, builtin).verdict,
             VERDICT_ALLOWED
@@ -130,7 +138,7 @@ fn audit_lets_pass_and_says_what_it_would_have_done() {
         &ip(PEER),
         IPPROTO_TCP,
         80,
-        pack(ACTION_DENY, 7),
+        pack(ACTION_DENY, 7, false),
     );
     assert_eq!(
         (d.verdict, d.flags, d.rule),
@@ -220,21 +228,21 @@ fn deny_beats_allow_and_the_earlier_rule_names_the_decision() {
     set.count = 3;
     assert_eq!(
         best_of(&set, IPPROTO_TCP, 22, false, NONE),
-        pack(ACTION_DENY, 4)
+        pack(ACTION_DENY, 4, false)
     );
     assert_eq!(
         best_of(&set, IPPROTO_UDP, 22, false, NONE),
-        pack(ACTION_DENY, 9)
+        pack(ACTION_DENY, 9, false)
     );
     assert_eq!(
         best_of(&set, IPPROTO_TCP, 80, false, NONE),
-        pack(ACTION_ALLOW, 1)
+        pack(ACTION_ALLOW, 1, false)
     );
     assert_eq!(best_of(&set, IPPROTO_UDP, 80, false, NONE), NONE);
     set.count = 1;
     assert_eq!(
         best_of(&set, IPPROTO_TCP, 22, false, NONE),
-        pack(ACTION_ALLOW, 1)
+        pack(ACTION_ALLOW, 1, false)
     );
 }
 
@@ -248,10 +256,62 @@ fn private_answers_open_nothing_unless_the_rule_says_so() {
     assert_eq!(best_of(&set, IPPROTO_TCP, 443, true, NONE), NONE);
     assert_eq!(
         best_of(&set, IPPROTO_TCP, 80, true, NONE),
-        pack(ACTION_ALLOW, 1)
+        pack(ACTION_ALLOW, 1, false)
     );
     assert_eq!(
         best_of(&set, IPPROTO_TCP, 22, true, NONE),
-        pack(ACTION_DENY, 2)
+        pack(ACTION_DENY, 2, false)
+    );
+}
+
+#[test]
+fn what_needs_the_proxy_is_allowed_by_way_of_it_only() {
+    let best = pack(ACTION_ALLOW, 3, true);
+    for mode in [MODE_ENFORCE, MODE_AUDIT, MODE_OBSERVE] {
+        for bypass_until in [0, 2000] {
+            let cfg = SlotConfig {
+                bypass_until,
+                ..slot(mode)
+            };
+            let d = egress(&cfg, 1000, &ip(PEER), IPPROTO_TCP, 80, best);
+            // Whoever only watches, or has lifted the firewall, leaves the way as it is.
+            let led = bypass_until == 0 && mode != MODE_OBSERVE;
+            assert_eq!(d.flags & FLOW_PROXIED != 0, led);
+            let past = direct(&cfg, 1000, d);
+            assert_eq!(past.flags & FLOW_PROXIED, 0);
+            let denied = led && mode == MODE_ENFORCE;
+            assert_eq!(past.verdict == VERDICT_DENIED, denied, "{past:?}");
+            if led {
+                assert_eq!((past.reason, past.rule), (reason::NO_PROXY_PATH, 3));
+            }
+        }
+    }
+    // A rule that denies, and one that comes first, decide as ever.
+    for other in [pack(ACTION_DENY, 9, false), pack(ACTION_ALLOW, 2, false)] {
+        assert!(other < best);
+    }
+    assert!(!proxied(NONE) && !proxied(pack(ACTION_DENY, 3, true)));
+}
+
+#[test]
+fn a_proxy_is_of_the_flows_own_family_or_over_ipv4() {
+    let (four, six) = (ip("192.0.2.80"), ip("2001:db8::80"));
+    let with = |proxies| SlotConfig {
+        proxies,
+        ..slot(MODE_ENFORCE)
+    };
+    let none = Ip::default();
+    for (proxies, to, wanted) in [
+        ([four, six], PEER, Some(four)),
+        ([four, six], "2001:db8::9", Some(six)),
+        ([four, none], "2001:db8::9", Some(four)),
+        ([none, six], PEER, None),
+        ([none, none], "2001:db8::9", None),
+    ] {
+        assert_eq!(proxy(&with(proxies), &ip(to)).copied(), wanted, "{to}");
+    }
+    assert_eq!(
+        (proxy_port(443), proxy_port(55_535), proxy_port(55_536)),
+        (10_443, 65_535, 0)
     );
 }

@@ -145,6 +145,18 @@ impl Rule {
         self.name.as_deref().unwrap_or(&self.place)
     }
 
+    /// Whether what the rule allows goes through the proxy where there is one: requests to a host, and whatever has
+    /// path rules. `intercept`: the policy's word on TLS without path rules.
+    #[must_use]
+    pub fn is_proxied(&self, intercept: bool) -> bool {
+        let host = match self.dst {
+            Destination::Network(net) => net.prefix_len() == net.max_prefix_len(),
+            Destination::Exact(_) | Destination::Below(_) | Destination::Tree(_) => true,
+        };
+        let readable = intercept || matches!(self.proto, Proto::Http | Proto::Ws);
+        self.proto.is_http() && (!self.path_rules.is_empty() || host && readable)
+    }
+
     /// Whether the rule is about exactly the same as another.
     pub(crate) fn same_pattern(&self, other: &Self) -> bool {
         self.dst == other.dst && self.proto == other.proto && self.ports == other.ports

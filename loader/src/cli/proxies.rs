@@ -7,11 +7,20 @@ use std::{
     path::PathBuf,
 };
 
+/// An address where a proxy can listen.
+pub(super) fn address(text: &str) -> Result<IpAddr, String> {
+    let ip: IpAddr = text.parse().map_err(|e| format!("{e}"))?;
+    if ip.is_unspecified() || ip.is_multicast() {
+        return Err("nobody can listen there".to_owned());
+    }
+    Ok(ip.to_canonical())
+}
+
 /// What `policy render --help` says at its end.
 pub(super) const RENDER_HELP: &str = "\
 Renders what stock Envoy 1.40 and stock CoreDNS 1.15 need to hold the same policy: path rules, methods, names. Agents are told apart by their addresses; connections from other addresses are refused. A request that is denied gets a page that names the rule.
 
-Nothing sends agents there yet: the kernel does not redirect. Point an agent at a listener by hand to use it. A listener's port is the port asked for plus 10000: 443 is 10443.
+`run --proxy` and `serve --proxy` send connections there that rules for http, https, ws and wss allow. A listener's port is the port asked for plus 10000: 443 is 10443.
 
 What stock programs cannot do for a rule is told on stderr, with its line.
 

@@ -11,7 +11,7 @@ pub use render::RenderError;
 use super::{CommandError, FAILED, WRONG_USE, Who, color_on_stderr, need_root, rules, warn};
 use crate::{
     cli::{Mode, PolicyCommand},
-    enrol::{self, Replaced},
+    enrol::{self, Replaced, Way},
     instance::Root,
     kernel::Pins,
     policy_file::{self, PolicyFile, PolicyFileError},
@@ -137,7 +137,7 @@ pub(super) fn put(
 ) -> Result<Option<Replaced>, CommandError> {
     enrol::replace_policy(pins, index, &file.name, |id, old| {
         let at = (id, Place::of(old));
-        rules(&file.name, &file.policy, who, at, mode)
+        rules(&file.name, &file.policy, who, at, mode, Way::of(old).there)
     })
 }
 

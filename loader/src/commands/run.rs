@@ -172,7 +172,14 @@ fn rules(
     let observe = Policy::observe();
     let (name, policy) = file.map_or(("", &observe), |f| (f.name.as_str(), &f.policy));
     let who = (args.agent.as_deref(), args.project.as_deref());
-    super::rules(name, policy, who, (FIRST_POLICY, Place::Host), args.mode)
+    super::rules(
+        name,
+        policy,
+        who,
+        (FIRST_POLICY, Place::Host),
+        args.mode,
+        !args.proxy.is_empty(),
+    )
 }
 
 fn format(args: &RunArgs) -> Format {

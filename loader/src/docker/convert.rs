@@ -3,6 +3,7 @@
 
 use super::Weakness;
 use bollard::models::{ContainerInspectResponse, HostConfig};
+use ipnet::IpNet;
 use jiff::Timestamp;
 use lease::{Labels, container_name};
 use std::{net::IpAddr, path::PathBuf};
@@ -25,6 +26,8 @@ pub(super) struct Described {
     pub(super) parent: String,
     /// Its addresses on all of its networks, sorted.
     pub(super) addresses: Vec<IpAddr>,
+    /// The networks that these are in, sorted.
+    pub(super) networks: Vec<IpNet>,
     /// What is mounted into it from the machine.
     pub(super) mounts: Vec<PathBuf>,
     /// What weakens its firewall, except for what `mounts` may do; sorted.
@@ -60,20 +63,34 @@ pub(super) fn read(from: ContainerInspectResponse) -> Result<Described, Missing>
     // Never is the year 1, which is out of range.
     let finished = state.finished_at.as_deref().and_then(nanoseconds);
     let networks = from.network_settings.and_then(|n| n.networks);
-    let mut addresses: Vec<IpAddr> = networks
+    let ends: Vec<(IpAddr, Option<i64>)> = networks
         .into_iter()
         .flatten()
-        .flat_map(|(_, end)| [end.ip_address, end.global_ipv6_address])
-        .filter_map(|text| text?.parse().ok())
+        .flat_map(|(_, end)| {
+            [
+                (end.ip_address, end.ip_prefix_len),
+                (end.global_ipv6_address, end.global_ipv6_prefix_len),
+            ]
+        })
+        .filter_map(|(text, prefix)| Some((text?.parse().ok()?, prefix)))
         .collect();
+    let mut addresses: Vec<IpAddr> = ends.iter().map(|(ip, _)| *ip).collect();
     addresses.sort_unstable();
     addresses.dedup();
+    let net = |(ip, prefix): &(IpAddr, Option<i64>)| {
+        let prefix = u8::try_from((*prefix)?).ok()?;
+        Some(IpNet::new(*ip, prefix).ok()?.trunc())
+    };
+    let mut networks: Vec<IpNet> = ends.iter().filter_map(net).collect();
+    networks.sort_unstable();
+    networks.dedup();
     let mounts = from.mounts.unwrap_or_default();
     Ok(Described {
         id,
         name: container_name(&name).to_owned(),
         labels: Labels::read(&config.labels.unwrap_or_default()),
         addresses,
+        networks,
         mounts: mounts
             .into_iter()
             .filter_map(|m| Some(m.source?.into()))

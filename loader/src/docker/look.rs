@@ -138,6 +138,7 @@ impl Looker {
             cgroup,
             netns,
             addresses: of.addresses,
+            networks: of.networks,
             weaknesses,
             started,
         };

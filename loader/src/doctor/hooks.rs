@@ -147,6 +147,9 @@ fn loss(hook: &str) -> &'static str {
         programs::SENDMSG4 | programs::SENDMSG6 => {
             "datagrams are judged at the packet only: the call does not fail, and records lack the process"
         }
+        programs::GETPEERNAME4 | programs::GETPEERNAME6 => {
+            "agents see the proxy's address instead of the one they asked for"
+        }
         programs::SOCK_CREATE => {
             "raw sockets and other protocols can be made; only their packets are refused"
         }

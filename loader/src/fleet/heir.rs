@@ -117,7 +117,13 @@ impl Successor for Heir<'_> {
         let (compiled, resolvers) = (&placed.compiled, &placed.resolvers);
         let config = SlotConfig {
             bypass_until: theirs.bypass_until,
-            ..enrol::config((slot, old.index), placed.id, compiled, resolvers, place)
+            ..enrol::Way::of(&theirs).lead(enrol::config(
+                (slot, old.index),
+                placed.id,
+                compiled,
+                resolvers,
+                place,
+            ))
         };
         self.placed.insert(old.info.cgroup_id, placed.id);
         let info = SlotInfo {

@@ -3,7 +3,7 @@
 use super::{Fleet, FleetError, roll::Life};
 use crate::{
     audit::{self, Outcome, PolicyChange},
-    enrol::{self, text},
+    enrol::{self, Way, text},
     policy_file::PolicyFile,
     record::Owner,
     resolvers::Place,
@@ -91,6 +91,7 @@ impl Fleet {
         let pins = &self.instance.pins;
         let placed = self.rules.place(pins, owner, place, &used)?;
         let config = enrol::renewed(old, placed.id, &placed.compiled, &placed.resolvers, place);
+        let config = self.way_of(life, old).lead(config);
         self.session.renew_rules(placed.id);
         let Some(guard) = self.guards.get_mut(&life) else {
             return Ok(old.generation);
@@ -105,6 +106,15 @@ impl Fleet {
             pins.set_info(index, &enrol::under_file(&info, self.rules.name()))?;
         }
         Ok(config.generation)
+    }
+
+    /// The way to the proxy of an agent that has this configuration, which holds until the engine has been asked.
+    fn way_of(&self, life: Life, old: &SlotConfig) -> Way {
+        let known = self.roll.get(life).filter(|m| m.container.is_known());
+        match known {
+            Some(m) => self.way(m),
+            None => Way::of(old),
+        }
     }
 
     /// Tells of policies that somebody else has put an agent under, and removes those that nobody needs.

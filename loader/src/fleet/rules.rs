@@ -57,6 +57,8 @@ pub(super) struct Rules {
     mode: Option<Mode>,
     /// Networks of the monitor itself.
     own: Vec<IpNet>,
+    /// Whether there is a proxy.
+    proxy: bool,
     loaded: Vec<Loaded>,
     last: u32,
 }
@@ -79,7 +81,12 @@ fn head(compiled: &Compiled) -> Compiled {
 }
 
 impl Rules {
-    pub(super) fn new(file: Option<PolicyFile>, mode: Option<Mode>, own: &[IpNet]) -> Self {
+    pub(super) fn new(
+        file: Option<PolicyFile>,
+        mode: Option<Mode>,
+        own: &[IpNet],
+        proxy: bool,
+    ) -> Self {
         // An empty policy denies everything.
         let empty = Policy::parse("version: 1\n").policy;
         let closed = |mut policy: Policy| {
@@ -96,6 +103,7 @@ impl Rules {
             nothing: empty.unwrap_or_else(Policy::observe),
             mode,
             own: own.to_vec(),
+            proxy,
             loaded: Vec::new(),
             last: 0,
         }
@@ -132,8 +140,8 @@ impl Rules {
             None => {
                 let id = self.fresh(used);
                 let wrong = |e| FleetError::Rules(Box::new(e));
-                let compiled =
-                    commands::compile(self.name(), &selected, id, self.mode).map_err(wrong)?;
+                let compiled = commands::compile(self.name(), &selected, id, self.mode, self.proxy)
+                    .map_err(wrong)?;
                 self.load(pins, key, id, &compiled)?
             }
         };
@@ -153,7 +161,7 @@ impl Rules {
         let wrong = |e| FleetError::Rules(Box::new(e));
         let selected = self.nothing.select(None, None);
         let enforce = Some(Mode::Enforce);
-        let mut compiled = commands::compile("", &selected, id, enforce).map_err(wrong)?;
+        let mut compiled = commands::compile("", &selected, id, enforce, false).map_err(wrong)?;
         compiled.inbound_deny = true;
         compiled.default_allow = false;
         let at = self.load(pins, None, id, &compiled)?;

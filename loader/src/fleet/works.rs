@@ -9,7 +9,7 @@ use crate::{
     audit::{Event, Kind},
     cgroup::{Cgroup, CgroupError},
     docker::{Container, Weakness},
-    enrol::{self, Identity},
+    enrol::{self, Identity, Way},
     kernel::{
         link_name,
         query::{self, Target},
@@ -22,6 +22,7 @@ use abi::{SlotConfig, programs};
 use std::{
     collections::{BTreeSet, HashSet},
     io,
+    net::IpAddr,
     os::unix::fs::MetadataExt as _,
 };
 
@@ -91,6 +92,7 @@ impl Fleet {
             resolvers,
         } = placed;
         let config = enrol::config((slot, index), id, &compiled, &resolvers, place);
+        let config = self.way(&member).lead(config);
         let identity = self.identity(&member, cgroup_id);
         // Before the first flow.
         self.session.renew_rules(id);
@@ -274,9 +276,18 @@ impl Fleet {
     }
 
     /// Sees to it that an agent is under what belongs to its network namespace.
+    /// The way to the proxy: for whoever shares a network with it.
+    pub(super) fn way(&self, m: &Member) -> Way {
+        let near = |p: IpAddr| m.container.networks.iter().any(|n| n.contains(&p));
+        Way::to(&self.proxies, |p| {
+            (place(m) == Place::Host && !m.newborn) || near(p)
+        })
+    }
+
     fn move_to(&mut self, life: Life, m: &Member) -> Result<(), FleetError> {
-        let place = place(m);
-        let Some(old) = self.config(life)?.filter(|c| Place::of(c) != place) else {
+        let (place, way) = (place(m), self.way(m));
+        let moved = |c: &SlotConfig| Place::of(c) != place || Way::of(c) != way;
+        let Some(old) = self.config(life)?.filter(moved) else {
             return Ok(());
         };
         let _held = self.instance.pins.hold()?;

@@ -77,6 +77,8 @@ const HOOKS: [(&str, bpf_attach_type); programs::CGROUP.len()] = {
         (programs::CONNECT6, at::BPF_CGROUP_INET6_CONNECT),
         (programs::SENDMSG4, at::BPF_CGROUP_UDP4_SENDMSG),
         (programs::SENDMSG6, at::BPF_CGROUP_UDP6_SENDMSG),
+        (programs::GETPEERNAME4, at::BPF_CGROUP_INET4_GETPEERNAME),
+        (programs::GETPEERNAME6, at::BPF_CGROUP_INET6_GETPEERNAME),
         (programs::SOCK_CREATE, at::BPF_CGROUP_INET_SOCK_CREATE),
         (programs::SOCK_RELEASE, at::BPF_CGROUP_INET_SOCK_RELEASE),
         (programs::SOCK_OPS, at::BPF_CGROUP_SOCK_OPS),

@@ -48,6 +48,8 @@ impl Record {
             .maybe(f::COUNT, self.count)
             .maybe(f::FIRST_TIME, self.first_time)
             .maybe(f::WOULD_DENY, self.would_deny)
+            .maybe(f::PROXY_IP, self.proxy_ip)
+            .maybe(f::PROXY_PORT, self.proxy_port)
             .build()
     }
 }

@@ -74,6 +74,7 @@ pub const REASONS: [Word; reason::COUNT] = [
     "inbound",
     "headers",
     "unjudged",
+    "no_proxy_path",
 ];
 
 /// Reason of a folded record that tells destinations not apart.

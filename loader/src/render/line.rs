@@ -193,6 +193,8 @@ pub(crate) mod tests {
             count: None,
             first_time: None,
             would_deny: None,
+            proxy_ip: None,
+            proxy_port: None,
         }
     }
 

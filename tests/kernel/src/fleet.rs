@@ -12,6 +12,7 @@ use ebpf_manager::{
 };
 use serde_json::Value;
 use std::{
+    net::IpAddr,
     path::PathBuf,
     process::Command,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -34,6 +35,21 @@ pub struct Yard {
 
 /// The cgroup that holds those of the containers.
 struct Ground(Cgroup);
+
+impl Ground {
+    fn new() -> Self {
+        let name = format!("clawker-test-{}-yard", std::process::id());
+        Self(Cgroup::create(cgroup_root().join(name)).expect("cgroup v2"))
+    }
+}
+
+/// What is around the containers.
+struct Around<'a> {
+    /// Guarded parents.
+    parents: &'a [String],
+    /// Addresses of the proxy.
+    proxies: &'a [IpAddr],
+}
 
 /// A container.
 pub struct Pod {
@@ -59,6 +75,25 @@ impl Yard {
         Self::with(policy, fleet::sizes(agents), LINGER, |_, sink| sink)
     }
 
+    /// The same beside a proxy at these addresses.
+    #[must_use]
+    pub fn beside(proxies: &[IpAddr], policy: &str, agents: u32) -> Self {
+        let around = Around {
+            parents: &[],
+            proxies,
+        };
+        let sizes = fleet::sizes(agents);
+        let ground = Ground::new();
+        Self::open(
+            (Bench::new(), ground),
+            Some(policy),
+            sizes,
+            LINGER,
+            around,
+            |_, s| s,
+        )
+    }
+
     /// The same, with sizes, patience and a sink of the test's choice.
     #[must_use]
     pub fn with(
@@ -67,9 +102,12 @@ impl Yard {
         linger: Duration,
         sink: impl FnOnce(&Bench, Sink) -> Sink,
     ) -> Self {
-        let name = format!("clawker-test-{}-yard", std::process::id());
-        let ground = Ground(Cgroup::create(cgroup_root().join(name)).expect("cgroup v2"));
-        Self::open((Bench::new(), ground), policy, sizes, linger, &[], sink)
+        let ground = Ground::new();
+        let around = Around {
+            parents: &[],
+            proxies: &[],
+        };
+        Self::open((Bench::new(), ground), policy, sizes, linger, around, sink)
     }
 
     /// The same with guarded parents, which are below the place where containers live.
@@ -108,7 +146,11 @@ impl Yard {
         drop((fleet, sink));
         happens();
         let sizes = fleet::sizes(2);
-        Self::open((bench, ground), policy, sizes, LINGER, parents, |_, s| s)
+        let around = Around {
+            parents,
+            proxies: &[],
+        };
+        Self::open((bench, ground), policy, sizes, LINGER, around, |_, s| s)
     }
 
     /// Where containers live, as an engine is told it.
@@ -123,7 +165,7 @@ impl Yard {
         policy: Option<&str>,
         sizes: Sizes,
         linger: Duration,
-        parents: &[String],
+        around: Around<'_>,
         sink: impl FnOnce(&Bench, Sink) -> Sink,
     ) -> Self {
         let file = bench.path("records.jsonl");
@@ -142,9 +184,10 @@ impl Yard {
             leases: Some(&leases),
             leases_group: None,
             control_dir: &bench.control(),
-            parents,
+            parents: around.parents,
             engine: None,
             own: &[],
+            proxies: around.proxies,
         };
         let fleet = Fleet::open(&root, setup, &mut sink).expect("the programs load");
         Self {
@@ -176,6 +219,7 @@ impl Yard {
             cgroup: cgroup.path().to_owned(),
             netns: None,
             addresses: Vec::new(),
+            networks: Vec::new(),
             weaknesses: Vec::new(),
             started: wall(),
         };

@@ -48,9 +48,10 @@ fn programs(told: &Explanation<'_>, question: &Question<'_>, mode: u8) -> (bool,
         phase: 0,
         pad: [0; 4],
         resolvers,
+        proxies: [Ip::default(); 2],
     };
     let best = best(&compiled, question).map_or(bpf::decide::NONE, |(action, rule)| {
-        bpf::decide::pack(action, rule)
+        bpf::decide::pack(action, rule, false)
     });
     let decision = bpf::decide::egress(&config, 1, &to, question.proto, question.port, best);
     let passes = decision.verdict == VERDICT_ALLOWED;

@@ -11,7 +11,7 @@ use crate::{
     cli::RunArgs,
     contain::{self, Plan},
     control::{self, Gate},
-    enrol::{self, Identity},
+    enrol::{self, Identity, Way},
     instance::{self, Instance, Root},
     kernel::{Engine, Sizes},
     operators::Operators,
@@ -134,6 +134,7 @@ impl House {
             resolvers,
             Place::Host,
         );
+        let config = Way::to(&args.proxy, |_| true).lead(config);
         engine.enrol(&identity.info(slot, session::boot_now()), &config)?;
         let mut session = Session::new(engine.rings()?, &instance.pins);
         let owner = Owner {

@@ -17,6 +17,7 @@ fn container(id: &str, started: i64) -> Container {
         cgroup: "/cg".into(),
         netns: Some(1),
         addresses: vec![],
+        networks: vec![],
         weaknesses: vec![],
         started,
     }

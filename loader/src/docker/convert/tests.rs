@@ -45,6 +45,7 @@ fn a_plain_container_is_no_agent_and_has_no_weakness() {
             labels: Labels::default(),
             parent: String::new(),
             addresses: vec!["172.17.0.2".parse().unwrap()],
+            networks: vec!["172.17.0.0/16".parse().unwrap()],
             mounts: vec![],
             weaknesses: vec![],
             life: Some((29761, 1_795_343_450_764_822_211)),
@@ -65,6 +66,9 @@ fn labels_are_raw_and_addresses_those_of_every_network() {
         got.addresses,
         wanted.map(|ip| ip.parse::<IpAddr>().unwrap())
     );
+    let wanted: [IpNet; 3] =
+        ["172.18.0.0/16", "172.30.0.0/24", "fd00:30::/64"].map(|n| n.parse().unwrap());
+    assert_eq!(got.networks, wanted);
 }
 
 #[test]

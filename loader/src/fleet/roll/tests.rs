@@ -15,6 +15,7 @@ fn container(id: u8, started: i64, is_agent: bool) -> Container {
         cgroup: format!("/cgroup/c{id}").into(),
         netns: None,
         addresses: Vec::new(),
+        networks: Vec::new(),
         weaknesses: Vec::new(),
         started,
     }

@@ -119,7 +119,7 @@ fn a_file_that_cannot_be_used_changes_nothing_and_says_why() {
         ),
         ("rules:\n  - { dst: 192.0.2.2, proto: any\n", "egress.yaml:"),
         ("", "the file is empty"),
-        (paths, "path rules, which need the proxy"),
+        (paths, "path rules, which need a proxy"),
         (
             "resolvers: [coredns]\nrules: []\n",
             "works beside the stack only",

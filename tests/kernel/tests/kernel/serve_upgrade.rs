@@ -27,6 +27,7 @@ fn open(bench: &Bench, root: &Root, sink: &mut Sink) -> Fleet {
         parents: &[],
         engine: None,
         own: &[],
+        proxies: &[],
     };
     Fleet::open(root, setup, sink).unwrap()
 }

@@ -1,0 +1,87 @@
+//! Agents beside a proxy: who shares a network with it is led there, and nobody else gets what needs it.
+
+use kernel_tests::{
+    check::fields,
+    fleet::{Pod, Yard},
+    peer::{drain, once},
+};
+use serde_json::json;
+use std::net::TcpStream;
+
+const POLICY: &str = "version: 1
+rules:
+- { name: read, dst: 198.51.100.7, proto: http, path_rules: [{ path: /, methods: [GET], action: allow }] }
+- { name: plain, dst: 192.0.2.1, proto: tcp, port: 80 }
+";
+
+/// Says what became of two connections, of which one needs the proxy, to nobody who listens.
+const TWO: &str = "while step(tcp('198.51.100.7', 80), tcp('192.0.2.1', 80)) == 'go': pass";
+
+/// Puts a container on networks, and tells the fleet.
+fn join(yard: &mut Yard, pod: &mut Pod, networks: &[&str]) {
+    let networks = networks.iter().map(|n| n.parse().unwrap());
+    pod.container.networks = networks.collect();
+    yard.start(pod);
+}
+
+#[test]
+fn whoever_shares_a_network_with_the_proxy_is_led_there() {
+    let proxies = ["192.0.2.53", "2001:db8::53"].map(|ip| ip.parse().unwrap());
+    let mut yard = Yard::beside(&proxies, POLICY, 4);
+    let mut near = yard.pod("near", ("near", "shop"), TWO);
+    let mut far = yard.pod("far", ("far", "shop"), TWO);
+    join(&mut yard, &mut near, &["10.9.0.0/16", "192.0.2.0/24"]);
+    join(&mut yard, &mut far, &["10.9.0.0/16"]);
+    let (yes, no) = ("ECONNREFUSED ECONNREFUSED", "EPERM ECONNREFUSED");
+    assert_eq!(
+        (near.agent.go().as_str(), far.agent.go().as_str()),
+        (yes, no)
+    );
+    // The networks change, and the way with them.
+    join(&mut yard, &mut near, &["10.9.0.0/16"]);
+    join(&mut yard, &mut far, &["192.0.2.0/24", "10.9.0.0/16"]);
+    assert_eq!(
+        (near.agent.go().as_str(), far.agent.go().as_str()),
+        (no, yes)
+    );
+    // It stays when the policy is replaced.
+    let file = ebpf_manager::policy_file::load(&yard.bench.policy(POLICY), false).unwrap();
+    yard.fleet.replace_policy(file, &mut yard.sink).unwrap();
+    assert_eq!(
+        (near.agent.go().as_str(), far.agent.go().as_str()),
+        (no, yes)
+    );
+    let served = once("192.0.2.53:10080", |mut s: TcpStream| drain(&mut s));
+    far.agent.say("go");
+    assert_eq!(far.agent.hear(), "ok ECONNREFUSED");
+    assert_eq!(served.join().unwrap().1, 0);
+    let records = yard.records(14);
+    let of = |agent: &str, dst: &str| {
+        let fits = |r: &&serde_json::Value| r["agent"] == agent && r["dst_ip"] == dst;
+        records.iter().filter(fits).collect::<Vec<_>>()
+    };
+    let denied = of("near", "198.51.100.7");
+    let denied = denied.iter().filter(|r| r["verdict"] == "DENIED");
+    for (n, r) in denied.enumerate() {
+        assert!(n < 2);
+        fields(r, &json!({"reason": "no_proxy_path", "rule": "read"}));
+    }
+    let led = of("far", "198.51.100.7");
+    let led: Vec<_> = led.iter().filter(|r| r["verdict"] == "ALLOWED").collect();
+    assert_eq!(led.len(), 3);
+    for r in led {
+        fields(
+            r,
+            &json!({"reason": "rule", "proxy_ip": "192.0.2.53", "proxy_port": 10080}),
+        );
+    }
+    for agent in ["near", "far"] {
+        for r in of(agent, "192.0.2.1") {
+            assert!(r.get("proxy_ip").is_none(), "{r}");
+        }
+    }
+    for pod in [near, far] {
+        yard.stop(pod);
+    }
+    yard.is_empty();
+}
