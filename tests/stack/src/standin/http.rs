@@ -89,10 +89,7 @@ impl Reply {
 }
 
 /// Answers what comes in, each connection on a thread of its own.
-pub fn serve(
-    listener: TcpListener,
-    answer: impl Fn(&Request) -> Reply + Send + Sync + 'static,
-) {
+pub fn serve(listener: TcpListener, answer: impl Fn(&Request) -> Reply + Send + Sync + 'static) {
     let answer = Arc::new(answer);
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {

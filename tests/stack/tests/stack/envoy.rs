@@ -1,5 +1,6 @@
 //! What is rendered for Envoy, held by the real one: requests of every spelling against `policy explain`.
 
+mod led;
 mod plain;
 mod tls;
 

@@ -18,7 +18,7 @@ use std::{
 };
 
 /// Answers every request with its first line, and what wants a WebSocket with its own bytes.
-fn upstream(at: &str) {
+pub(super) fn upstream(at: &str) {
     let listener = TcpListener::bind(at).unwrap();
     thread::spawn(move || {
         while let Ok((mut stream, _)) = listener.accept() {
