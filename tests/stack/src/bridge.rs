@@ -1,14 +1,17 @@
 //! The real bridge, and the leases that it stamps by.
 
-use crate::collector::{BRIDGE, STACK};
+use crate::{
+    collector::{BRIDGE, STACK},
+    program::{self, Program},
+};
 use kernel_tests::{eventually, run::built};
 use lease::{BootId, BootTime, Hold, Lease, Leases, Publisher, Reading, WallTime};
 use nix::time::{ClockId, clock_gettime};
 use serde_json::Value;
 use std::{
-    fs::{self, File},
+    fs,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::Command,
     sync::mpsc::{self, RecvTimeoutError, Sender},
     thread::{self, JoinHandle},
     time::Duration,
@@ -19,7 +22,7 @@ const PACE: Duration = Duration::from_millis(200);
 
 /// A bridge between the collector's intake and the collector. It ends with this.
 pub struct Bridge {
-    child: Option<Child>,
+    program: Program,
     dir: PathBuf,
     _leases: Published,
 }
@@ -43,7 +46,7 @@ impl Holder {
     }
 }
 
-fn program() -> PathBuf {
+fn binary() -> PathBuf {
     built("otlp-bridge", "-p otlp-bridge")
 }
 
@@ -52,7 +55,7 @@ impl Bridge {
     #[must_use]
     pub fn start(dir: &Path, holders: &[Holder]) -> Self {
         let mut bridge = Self {
-            child: None,
+            program: Program::new("the bridge", dir.join("bridge.log")),
             dir: dir.to_owned(),
             _leases: Published::start(dir.join("leases.json"), holders),
         };
@@ -69,26 +72,17 @@ impl Bridge {
     /// Starts it again.
     #[track_caller]
     pub fn restart(&mut self) {
-        assert!(self.child.is_none(), "it runs already");
-        let log = File::options()
-            .create(true)
-            .append(true)
-            .open(self.log())
-            .expect("a file for its output");
-        let both = log.try_clone().expect("a second descriptor");
-        // So that it does not outlive a test that is killed.
-        let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL"]).arg(program());
+        let mut command = program::command(binary());
         command.args(["serve", "--listen", BRIDGE]);
         command.args(["--to", &format!("http://{STACK}:4319/v1/logs")]);
         command.args(["--metrics-to", &format!("http://{STACK}:4319/v1/metrics")]);
         command.arg("--spool").arg(self.dir.join("spool"));
         command.arg("--socket").arg(self.socket());
         command.arg("--leases").arg(self.dir.join("leases.json"));
-        command.stdin(Stdio::null()).stdout(log).stderr(both);
-        self.child = Some(command.spawn().expect("setpriv is there"));
+        self.program.start(command);
         eventually("the bridge to be healthy", || {
-            let mut c = Command::new(program());
+            self.program.must_run();
+            let mut c = Command::new(binary());
             let out = c
                 .arg("check-health")
                 .arg("--socket")
@@ -101,7 +95,7 @@ impl Bridge {
     /// What it says about itself.
     #[must_use]
     pub fn status(&self) -> Value {
-        let mut command = Command::new(program());
+        let mut command = Command::new(binary());
         command
             .args(["status", "--json", "--socket"])
             .arg(self.socket());
@@ -124,12 +118,6 @@ impl Bridge {
         found.map_or(0, |s| s[number].as_u64().expect("a number"))
     }
 
-    /// File of what it says.
-    #[must_use]
-    pub fn log(&self) -> PathBuf {
-        self.dir.join("bridge.log")
-    }
-
     /// File of what it keeps.
     #[must_use]
     pub fn spool(&self) -> PathBuf {
@@ -139,22 +127,12 @@ impl Bridge {
     /// What it has said.
     #[must_use]
     pub fn said(&self) -> String {
-        fs::read_to_string(self.log()).unwrap_or_default()
+        self.program.said()
     }
 
     /// Ends it without a warning.
     pub fn kill(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            // It may be dead already.
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-    }
-}
-
-impl Drop for Bridge {
-    fn drop(&mut self) {
-        self.kill();
+        self.program.kill();
     }
 }
 

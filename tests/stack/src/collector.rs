@@ -1,12 +1,12 @@
 //! The real collector with the shipped configuration, as it is.
 
+use crate::program::{self, Program};
 use kernel_tests::{collector::binary, eventually_within};
 use std::{
-    env,
-    fs::{self, File},
+    env, fs,
     net::TcpStream,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::Command,
     time::Duration,
 };
 
@@ -38,7 +38,7 @@ const LISTENS: [&str; 7] = [
 
 /// A collector in the test's network namespace. It ends with this.
 pub struct Collector {
-    child: Option<Child>,
+    program: Program,
     dir: PathBuf,
 }
 
@@ -71,7 +71,7 @@ impl Collector {
     pub fn start(dir: &Path) -> Self {
         fs::create_dir_all(dir.join("coredns")).expect("a directory for the query log");
         let mut collector = Self {
-            child: None,
+            program: Program::new("the collector", dir.join("collector.log")),
             dir: dir.to_owned(),
         };
         collector.restart();
@@ -81,16 +81,7 @@ impl Collector {
     /// Starts it again.
     #[track_caller]
     pub fn restart(&mut self) {
-        assert!(self.child.is_none(), "it runs already");
-        let log = File::options()
-            .create(true)
-            .append(true)
-            .open(self.log())
-            .expect("a file for its output");
-        let both = log.try_clone().expect("a second descriptor");
-        // So that it does not outlive a test that is killed.
-        let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL"]).arg(binary());
+        let mut command = program::command(binary());
         for file in files() {
             command.arg("--config").arg(file);
         }
@@ -106,33 +97,18 @@ impl Collector {
         command.env("CLAWKER_CA", "");
         command.env("OPENSEARCH_URL", OPENSEARCH);
         command.env("BRIDGE_URL", format!("http://{BRIDGE}"));
-        command.stdin(Stdio::null()).stdout(log).stderr(both);
-        let mut child = command.spawn().expect("setpriv is there");
+        self.program.start(command);
         eventually_within(PATIENCE, "the collector to listen", || {
-            let ended = child.try_wait().expect("it is our child");
-            assert_eq!(ended, None, "the collector has ended: {}", self.said());
+            self.program.must_run();
             let up = LISTENS.iter().all(|a| TcpStream::connect(a).is_ok());
             up.then_some(())
         });
-        self.child = Some(child);
     }
 
     /// File of the query log that it reads.
     #[must_use]
     pub fn queries(&self) -> PathBuf {
         self.dir.join("coredns/queries.log")
-    }
-
-    /// File of what it says.
-    #[must_use]
-    pub fn log(&self) -> PathBuf {
-        self.dir.join("collector.log")
-    }
-
-    /// What it has said.
-    #[must_use]
-    pub fn said(&self) -> String {
-        fs::read_to_string(self.log()).unwrap_or_default()
     }
 
     /// What Prometheus would read of the agents, the loader and the bridge.
@@ -149,17 +125,7 @@ impl Collector {
 
     /// Ends it without a warning.
     pub fn kill(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            // It may be dead already.
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-    }
-}
-
-impl Drop for Collector {
-    fn drop(&mut self) {
-        self.kill();
+        self.program.kill();
     }
 }
 

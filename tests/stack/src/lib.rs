@@ -10,6 +10,7 @@ pub mod envoy;
 pub mod images;
 pub mod opensearch;
 pub mod panels;
+pub mod program;
 pub mod prometheus;
 pub mod provisioner;
 pub mod send;

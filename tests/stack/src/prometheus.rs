@@ -4,6 +4,7 @@
 use crate::{
     demo::{Series, openmetrics},
     opensearch::Asker,
+    program::{self, Program},
 };
 use kernel_tests::eventually_within;
 use nix::mount::{MsFlags, mount};
@@ -11,9 +12,9 @@ use serde_json::Value;
 use std::{
     env,
     fmt::Write as _,
-    fs::{self, File},
+    fs,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::Command,
     time::Duration,
 };
 use tempfile::TempDir;
@@ -25,14 +26,14 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A Prometheus.
 pub struct Prometheus {
-    child: Child,
-    dir: TempDir,
+    program: Program,
+    _dir: TempDir,
     asker: Asker,
 }
 
 /// A program that scripts/prometheus.sh fetched.
 #[must_use]
-pub fn program(name: &str) -> PathBuf {
+pub fn binary(name: &str) -> PathBuf {
     let cache = env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
     let home = || Path::new(&env::var_os("HOME").expect("HOME is set")).join(".cache");
     let path = cache.unwrap_or_else(home).join("clawker/bin").join(name);
@@ -53,7 +54,7 @@ pub fn config() -> PathBuf {
 /// Runs promtool, which must succeed; what it says.
 #[track_caller]
 pub fn promtool(args: &[&str]) -> String {
-    let out = Command::new(program("promtool"))
+    let out = Command::new(binary("promtool"))
         .args(args)
         .output()
         .expect("it runs");
@@ -93,26 +94,23 @@ impl Prometheus {
     }
 
     fn start(dir: TempDir) -> Self {
-        let log = File::create(dir.path().join("log")).expect("a file for its output");
-        let both = log.try_clone().expect("a second descriptor");
-        // So that it does not outlive a test that is killed.
-        let mut command = Command::new("setpriv");
-        command
-            .args(["--pdeathsig", "KILL"])
-            .arg(program("prometheus"));
+        let mut command = program::command(binary("prometheus"));
         command.arg(format!("--config.file={}", config().display()));
         command.arg(format!(
             "--storage.tsdb.path={}",
             dir.path().join("data").display()
         ));
         command.arg(format!("--web.listen-address={ADDRESS}"));
-        command.stdin(Stdio::null()).stdout(log).stderr(both);
-        let child = command.spawn().expect("setpriv is there");
+        let mut program = Program::new("Prometheus", dir.path().join("log"));
+        program.start(command);
         let asker = Asker::new(format!("http://{ADDRESS}"));
-        let mut started = Self { child, dir, asker };
+        let mut started = Self {
+            program,
+            _dir: dir,
+            asker,
+        };
         eventually_within(PATIENCE, "Prometheus to be ready", || {
-            let ended = started.child.try_wait().expect("it is our child");
-            assert_eq!(ended, None, "Prometheus has ended: {}", started.said());
+            started.program.must_run();
             let answer = started.asker.try_ask("GET", "/-/ready", None);
             answer.is_ok_and(|a| a.status == 200).then_some(())
         });
@@ -171,20 +169,6 @@ impl Prometheus {
     #[must_use]
     pub fn get(&self, path: &str) -> Value {
         self.asker.ok("GET", path, None)
-    }
-
-    /// What it has said.
-    #[must_use]
-    pub fn said(&self) -> String {
-        fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
-    }
-}
-
-impl Drop for Prometheus {
-    fn drop(&mut self) {
-        // It may be dead already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 
