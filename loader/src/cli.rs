@@ -9,7 +9,7 @@ mod serve;
 pub use operate::{BypassArgs, EnforceArgs};
 pub use otlp::OtlpArgs;
 pub use policy::{AllowArgs, ExplainArgs, LearnArgs, PolicyCommand, TestArgs};
-pub use proxies::{CaCommand, RenderArgs};
+pub use proxies::{CaCommand, ProxyArgs, RenderArgs};
 pub use serve::{BRIDGE, ServeArgs};
 
 use crate::{filter::Filter, weakness, whom::Whom};

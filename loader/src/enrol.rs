@@ -161,6 +161,9 @@ pub fn config(
     }
 }
 
+/// Where the programs look for Envoy's listeners is where they are rendered.
+const _: () = assert!(abi::PROXY_PORTS == proxy::LISTENER_OFFSET);
+
 /// The way to the proxy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Way {

@@ -41,6 +41,7 @@ use count::Count;
 use heir::Old;
 use ipnet::IpNet;
 use lease::{FileError, LeasesError};
+use policy::Policy;
 use roll::{Life, Roll, Step};
 use rules::Rules;
 use std::{
@@ -232,6 +233,39 @@ impl Fleet {
         fleet.lift_guards()?;
         fleet.begin(adopted, sink);
         Ok(fleet)
+    }
+
+    /// The policy, with the name of its file, empty without one.
+    #[must_use]
+    pub fn policy(&self) -> (&str, &Policy) {
+        (self.rules.name(), self.rules.policy())
+    }
+
+    /// Grows with each change of the policy.
+    #[must_use]
+    pub fn policy_number(&self) -> u64 {
+        self.rules.number()
+    }
+
+    /// Agents that run and have addresses, by which proxies tell them apart, in the order of their ids.
+    #[must_use]
+    pub fn addressed(&self) -> Vec<proxy::Agent> {
+        let agents = self
+            .roll
+            .iter()
+            .map(|(_, m)| m)
+            .filter(|m| m.is_alive() && m.container.is_agent);
+        let mut agents: Vec<_> = agents
+            .map(|m| proxy::Agent {
+                agent: m.container.agent.clone(),
+                project: m.container.project.clone(),
+                container_id: Some(m.container.id.clone()),
+                addresses: m.container.addresses.clone(),
+            })
+            .filter(|a| !a.addresses.is_empty())
+            .collect();
+        agents.sort_by(|a, b| a.container_id.cmp(&b.container_id));
+        agents
     }
 
     /// Name of the instance.

@@ -1,6 +1,6 @@
 //! `policy render` and `ca`: configuration for proxies, and the certificates that they need.
 
-use clap::{Args, Subcommand};
+use clap::{ArgGroup, Args, Subcommand};
 use proxy::{Agent, Settings};
 use std::{
     net::{IpAddr, SocketAddr},
@@ -35,6 +35,7 @@ Examples:
 
 /// Arguments of `policy render`.
 #[derive(Debug, Args)]
+#[command(group = ArgGroup::new("rendered").args(["envoy", "coredns"]).required(true).multiple(true))]
 pub struct RenderArgs {
     /// Policy file
     #[arg(value_name = "FILE")]
@@ -42,8 +43,16 @@ pub struct RenderArgs {
     /// An agent and its addresses, several times: `acme/reviewer@10.237.64.11,fd00::11`, `#CONTAINER` behind it if known
     #[arg(long, value_name = "[PROJECT/]AGENT@IP", required = true, value_parser = Agent::parse)]
     pub agent: Vec<Agent>,
+    /// Where to, and what the files point at.
+    #[command(flatten)]
+    pub files: ProxyArgs,
+}
+
+/// Where the proxies' configuration goes, and what it points at.
+#[derive(Clone, Debug, Args)]
+pub struct ProxyArgs {
     /// Write Envoy's files to DIR; `-` prints them as one JSON object
-    #[arg(long, value_name = "DIR", required_unless_present = "coredns")]
+    #[arg(long, value_name = "DIR")]
     pub envoy: Option<PathBuf>,
     /// Write CoreDNS's Corefile; `-` prints it
     #[arg(long, value_name = "FILE")]

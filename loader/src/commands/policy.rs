@@ -3,7 +3,7 @@
 mod allow;
 mod explain;
 mod learn;
-mod render;
+pub(super) mod render;
 mod test;
 
 pub use render::RenderError;

@@ -2,6 +2,7 @@
 //! loop and its end.
 
 mod notify;
+mod proxies;
 mod reload;
 mod wait;
 
@@ -23,6 +24,7 @@ use crate::{
 };
 use jiff::Timestamp;
 use nix::unistd::Gid;
+use proxies::Proxies;
 use reload::Reload;
 use std::{
     fs::{self, DirBuilder},
@@ -57,6 +59,7 @@ pub(super) fn serve(root: &Root, control_dir: &Path, args: &ServeArgs) -> Result
     };
     let mut sink = Sink::open(format, args.out.as_deref(), None)?;
     sink.export = export(args)?;
+    let proxies = Proxies::new(&args.files)?;
     let reload = Reload::new(args.policy.as_deref(), policy.as_ref());
     // Before any thread, so that no other one gets the signals.
     let wait = Wait::new()?;
@@ -89,6 +92,7 @@ pub(super) fn serve(root: &Root, control_dir: &Path, args: &ServeArgs) -> Result
         parents: args.cgroup_parent.clone(),
     })?;
     let mut daemon = Daemon {
+        proxies,
         fleet,
         sink,
         wait,
@@ -151,6 +155,7 @@ fn make_room(leases: &Path) {
 
 /// The fleet and what drives it.
 struct Daemon {
+    proxies: Option<Proxies>,
     fleet: Fleet,
     sink: Sink,
     wait: Wait,
@@ -209,6 +214,9 @@ impl Daemon {
             }
             let seen = self.fleet.turn(&mut self.sink);
             let seen = self.or_complain(seen).unwrap_or(0);
+            if let Some(proxies) = &mut self.proxies {
+                proxies.follow(&self.fleet);
+            }
             if self.metrics.are_due() {
                 self.tell_metrics();
             }

@@ -61,6 +61,8 @@ pub(super) struct Rules {
     proxy: bool,
     loaded: Vec<Loaded>,
     last: u32,
+    /// How often the file has been replaced.
+    replaced: u64,
 }
 
 fn key(selected: &Selected<'_>) -> Key {
@@ -106,6 +108,7 @@ impl Rules {
             proxy,
             loaded: Vec::new(),
             last: 0,
+            replaced: 0,
         }
     }
 
@@ -114,10 +117,21 @@ impl Rules {
         self.file.as_ref().map_or("", |f| f.name.as_str())
     }
 
+    /// The policy of everybody; what only observes without a file.
+    pub(super) fn policy(&self) -> &Policy {
+        self.file.as_ref().map_or(&self.observe, |f| &f.policy)
+    }
+
+    /// How often it was replaced.
+    pub(super) fn number(&self) -> u64 {
+        self.replaced
+    }
+
     /// Takes another file. What is in the maps stays there until nobody is under it.
     pub(super) fn replace(&mut self, mut file: PolicyFile) {
         file.policy.close(&self.own);
         self.file = Some(file);
+        self.replaced += 1;
         for loaded in &mut self.loaded {
             loaded.key = None;
         }

@@ -1,5 +1,5 @@
 //! A stand-in for a container engine, where more containers are wanted than a machine can run: it knows
-//! processes in cgroups that a bench has made, and describes each as a running container without a network.
+//! processes in cgroups that a bench has made, and describes each as a running container.
 //! Nothing ever happens to them. It models `GET` of `/containers/json`, `/containers/ID/json` and `/events`
 //! of the engine's API, as far as the loader reads the answers.
 
@@ -51,6 +51,11 @@ impl StandIn {
 
     /// Puts a process into a cgroup of its own and calls that a container of an agent.
     pub fn add(&self, n: usize, pid: u32) {
+        self.add_on(n, pid, &json!({}));
+    }
+
+    /// The same on networks, as the engine describes them.
+    pub fn add_on(&self, n: usize, pid: u32, networks: &Value) {
         let id = format!("{n:064x}");
         let cgroup = Cgroup::create(self.parent.path().join(&id)).expect("a new cgroup");
         fs::write(cgroup.path().join("cgroup.procs"), pid.to_string()).expect("it moves");
@@ -60,7 +65,7 @@ impl StandIn {
             "FinishedAt": "0001-01-01T00:00:00Z"});
         let container = json!({"Id": id, "Name": format!("/agent-{n}"), "State": state,
             "Config": {"Labels": labels}, "HostConfig": {"NetworkMode": "none"}, "Mounts": [],
-            "NetworkSettings": {"Networks": {}}});
+            "NetworkSettings": {"Networks": networks}});
         self.known.lock().expect("no panic").push(container);
     }
 }

@@ -3,10 +3,11 @@
 use super::{super::CommandError, super::warn, load, print, print_json};
 use crate::{
     ca::{Authority, CaError},
-    cli::RenderArgs,
+    cli::{ProxyArgs, RenderArgs},
     proxy_files::{self, ProxyFilesError},
     render::line::printable,
 };
+use ::policy::Policy;
 use proxy::{Fleet, FleetError, Settings, coredns, envoy};
 use std::{
     io,
@@ -22,6 +23,9 @@ pub enum RenderError {
     /// Two documents on one output.
     #[error("--envoy - and --coredns -: only one of them can be printed")]
     Both,
+    /// Nobody reads it there.
+    #[error("--envoy and --coredns of `serve` name files, not the output")]
+    Printed,
     /// The working directory is gone.
     #[error("--envoy: {0}")]
     Directory(io::Error),
@@ -36,62 +40,75 @@ pub enum RenderError {
 impl RenderError {
     /// The user made a mistake.
     pub(in crate::commands) fn wrong_use(&self) -> bool {
-        matches!(self, Self::Fleet(_) | Self::Both)
+        matches!(self, Self::Fleet(_) | Self::Both | Self::Printed)
     }
 }
 
 pub(super) fn render(args: &RenderArgs) -> Result<u8, CommandError> {
-    let printed = |path: &Option<std::path::PathBuf>| path.as_deref().is_some_and(is_stdout);
-    if printed(&args.envoy) && printed(&args.coredns) {
+    let to = &args.files;
+    let (envoy, coredns) = (is_printed(&to.envoy), is_printed(&to.coredns));
+    if envoy && coredns {
         return Err(RenderError::Both.into());
     }
     let fleet = Fleet::new(args.agent.clone()).map_err(RenderError::Fleet)?;
-    let settings = settings(args)?;
+    let settings = settings(to)?;
     let file = load(&args.file)?;
-    if let Some(to) = &args.envoy {
-        let rendered = envoy::render(&file.policy, &fleet, &settings);
-        for note in &rendered.notes {
-            warn(&format!("{}: {}", file.name, printable(&note.to_string())));
-        }
-        write_envoy(to, &rendered, &settings, args)?;
-    }
-    if let Some(to) = &args.coredns {
-        let text = coredns::render(&file.policy, &fleet, &settings);
-        if is_stdout(to) {
-            print(&text)?;
-        } else {
-            proxy_files::put(to, 0o644, text.as_bytes()).map_err(RenderError::Files)?;
-        }
-    }
-    Ok(0)
-}
-
-fn write_envoy(
-    to: &Path,
-    rendered: &envoy::Rendered,
-    settings: &Settings,
-    args: &RenderArgs,
-) -> Result<(), CommandError> {
-    if is_stdout(to) {
-        return print_json(&serde_json::json!({
+    let policy = &file.policy;
+    if envoy {
+        let rendered = envoy::render(policy, &fleet, &settings);
+        note(&file.name, &rendered);
+        print_json(&serde_json::json!({
             "bootstrap": rendered.bootstrap,
             "clusters": rendered.clusters,
             "listeners": rendered.listeners,
             "certificates": rendered.certificates,
-        }));
+        }))?;
     }
-    let authority = args.ca.as_deref().map(Authority::load).transpose();
-    let authority = authority.map_err(RenderError::Ca)?;
-    proxy_files::write_envoy(to, rendered, settings, authority.as_ref())
-        .map_err(RenderError::Files)?;
+    if coredns {
+        print(&coredns::render(policy, &fleet, &settings))?;
+    }
+    write(to, (&file.name, policy), &fleet, &settings)?;
+    Ok(0)
+}
+
+/// Writes what goes into files.
+pub(in crate::commands) fn write(
+    to: &ProxyArgs,
+    (name, policy): (&str, &Policy),
+    fleet: &Fleet,
+    settings: &Settings,
+) -> Result<(), RenderError> {
+    if let Some(dir) = to.envoy.as_deref().filter(|dir| !is_stdout(dir)) {
+        let rendered = envoy::render(policy, fleet, settings);
+        note(name, &rendered);
+        let authority = to.ca.as_deref().map(Authority::load).transpose()?;
+        proxy_files::write_envoy(dir, &rendered, settings, authority.as_ref())?;
+    }
+    if let Some(file) = to.coredns.as_deref().filter(|file| !is_stdout(file)) {
+        let text = coredns::render(policy, fleet, settings);
+        proxy_files::put(file, 0o644, text.as_bytes())?;
+    }
     Ok(())
+}
+
+/// Says what the rules ask for and the rendering does not do.
+fn note(name: &str, rendered: &envoy::Rendered) {
+    for note in &rendered.notes {
+        warn(&format!("{name}: {}", printable(&note.to_string())));
+    }
+}
+
+/// Whether it goes to the output.
+pub(in crate::commands) fn is_printed(path: &Option<std::path::PathBuf>) -> bool {
+    path.as_deref().is_some_and(is_stdout)
 }
 
 fn is_stdout(path: &Path) -> bool {
     path == Path::new("-")
 }
 
-fn settings(args: &RenderArgs) -> Result<Settings, RenderError> {
+/// What the files point at.
+pub(in crate::commands) fn settings(args: &ProxyArgs) -> Result<Settings, RenderError> {
     let mut settings = Settings {
         listen: args.listen.clone(),
         dns_port: args.dns_port,

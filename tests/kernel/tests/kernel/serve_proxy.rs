@@ -1,12 +1,22 @@
 //! Agents beside a proxy: who shares a network with it is led there, and nobody else gets what needs it.
 
 use kernel_tests::{
+    agent::code,
     check::fields,
+    eventually,
     fleet::{Pod, Yard},
     peer::{drain, once},
+    run::Bench,
+    stand_in::StandIn,
+    talk::Talk,
 };
+use nix::sys::signal::Signal;
 use serde_json::json;
-use std::net::TcpStream;
+use std::{
+    fs,
+    net::TcpStream,
+    process::{Command, Stdio},
+};
 
 const POLICY: &str = "version: 1
 rules:
@@ -84,4 +94,73 @@ fn whoever_shares_a_network_with_the_proxy_is_led_there() {
         yard.stop(pod);
     }
     yard.is_empty();
+}
+
+#[test]
+fn the_files_of_the_proxies_follow_the_agents_and_the_policy() {
+    let bench = Bench::new();
+    let engine = StandIn::start(&bench.path(""));
+    let mut agent = Talk::start(Command::new("python3").args(["-c", &code("step('here')")]));
+    assert_eq!(agent.hear(), "here");
+    let network = json!({"shop": {"IPAddress": "10.9.0.7", "IPPrefixLen": 16}});
+    engine.add_on(1, agent.pid(), &network);
+    let with = |name: &str| {
+        format!("version: 1\nresolvers: [192.0.2.53]\nrules: [{{ dst: {name}, proto: http }}]\n")
+    };
+    let policy = bench.policy(&with("first.example"));
+    let (corefile, envoy) = (bench.path("Corefile"), bench.path("envoy"));
+    let mut serve = bench.manager();
+    serve.arg("serve").arg("--policy").arg(&policy);
+    serve.arg("--engine").arg(&engine.socket);
+    serve
+        .args(["--max-agents", "4", "--proxy", "10.9.0.2"])
+        .stdin(Stdio::null());
+    serve.arg("--out").arg(bench.path("records.jsonl"));
+    serve.arg("--leases").arg(bench.path("leases/leases.json"));
+    serve.arg("--coredns").arg(&corefile);
+    serve.arg("--envoy").arg(&envoy);
+    let running = Talk::start(&mut serve);
+    let say = |what: &str, wanted: &str| {
+        eventually(what, || {
+            let files = [&corefile, &envoy.join("listeners.json")];
+            let read = files.map(|f| fs::read_to_string(f).unwrap_or_default());
+            let whole = read
+                .iter()
+                .all(|text| text.contains("10.9.0.7") && text.contains(wanted));
+            whole.then_some(())
+        });
+    };
+    say("the agent to be in the files", "first.example");
+    let next = bench.path("next.yaml");
+    fs::write(&next, with("second.example")).unwrap();
+    fs::rename(&next, &policy).unwrap();
+    say("the new policy to be in the files", "second.example");
+    // What cannot be written is said, and what was there stays.
+    running.signal(Signal::SIGTERM);
+    let out = running.end(&bench);
+    assert_eq!(out.code, 0, "{}", out.stderr);
+    fs::remove_file(&corefile).unwrap();
+    fs::create_dir(&corefile).unwrap();
+    let running = Talk::start(&mut serve);
+    eventually("the second try", || {
+        let tried = corefile.with_extension("new");
+        tried.exists().then_some(())
+    });
+    running.signal(Signal::SIGTERM);
+    let out = running.end(&bench);
+    let told = out
+        .stderr
+        .matches("the proxies keep their configuration: cannot write")
+        .count();
+    assert_eq!((out.code, told), (0, 1), "{}", out.stderr);
+}
+
+#[test]
+fn serve_does_not_print_what_the_proxies_are_to_read() {
+    let bench = Bench::new();
+    let mut serve = bench.manager();
+    let out = serve.args(["serve", "--coredns", "-"]).output().unwrap();
+    let said = String::from_utf8_lossy(&out.stderr);
+    assert_eq!(out.status.code(), Some(2), "{said}");
+    assert!(said.contains("name files"), "{said}");
 }
