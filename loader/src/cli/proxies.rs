@@ -22,7 +22,7 @@ Renders what stock Envoy 1.40 and stock CoreDNS 1.15 need to hold the same polic
 
 `run --proxy` and `serve --proxy` send connections there that rules for http, https, ws and wss allow. A listener's port is the port asked for plus 10000: 443 is 10443.
 
-What stock programs cannot do for a rule is told on stderr, with its line.
+`-` in place of a file prints it: Envoy's files as one JSON object. What stock programs cannot do for a rule is told on stderr, with its line.
 
 Envoy takes changed files up by itself, CoreDNS within two seconds.
 
@@ -51,10 +51,10 @@ pub struct RenderArgs {
 /// Where the proxies' configuration goes, and what it points at.
 #[derive(Clone, Debug, Args)]
 pub struct ProxyArgs {
-    /// Write Envoy's files to DIR; `-` prints them as one JSON object
+    /// Write Envoy's files to DIR
     #[arg(long, value_name = "DIR")]
     pub envoy: Option<PathBuf>,
-    /// Write CoreDNS's Corefile; `-` prints it
+    /// Write CoreDNS's Corefile
     #[arg(long, value_name = "FILE")]
     pub coredns: Option<PathBuf>,
     /// Directory of the project's certificate authority (`ebpf-manager ca init`); without it TLS is not answered

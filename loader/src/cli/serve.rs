@@ -46,9 +46,6 @@ pub struct ServeArgs {
     /// Address of the proxy (Envoy, configured by `policy render`) that decides about requests; one of each IP version
     #[arg(long, value_name = "IP", value_parser = super::proxies::address)]
     pub proxy: Vec<IpAddr>,
-    /// Configuration of the proxies, which follows the policy and the containers.
-    #[command(flatten, next_help_heading = "Proxies")]
-    pub files: super::ProxyArgs,
     /// Append every record to FILE, one JSON object a line; without --otlp nothing goes to the bridge then
     #[arg(short, long, value_name = "FILE")]
     pub out: Option<PathBuf>,
@@ -88,4 +85,7 @@ pub struct ServeArgs {
         hide_short_help = true
     )]
     pub ring_kib: u32,
+    /// Configuration of the proxies, which follows the policy and the containers.
+    #[command(flatten, next_help_heading = "Proxies")]
+    pub files: super::ProxyArgs,
 }
