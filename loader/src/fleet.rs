@@ -247,25 +247,20 @@ impl Fleet {
         self.rules.number()
     }
 
-    /// Agents that run and have addresses, by which proxies tell them apart, in the order of their ids.
+    /// Agents that run and have addresses, by which proxies tell them apart.
     #[must_use]
     pub fn addressed(&self) -> Vec<proxy::Agent> {
-        let agents = self
-            .roll
-            .iter()
-            .map(|(_, m)| m)
-            .filter(|m| m.is_alive() && m.container.is_agent);
-        let mut agents: Vec<_> = agents
-            .map(|m| proxy::Agent {
-                agent: m.container.agent.clone(),
-                project: m.container.project.clone(),
-                container_id: Some(m.container.id.clone()),
-                addresses: m.container.addresses.clone(),
+        let containers = self.roll.iter().filter(|(_, m)| m.is_alive());
+        let containers = containers.map(|(_, m)| &m.container);
+        containers
+            .filter(|c| c.is_agent && !c.addresses.is_empty())
+            .map(|c| proxy::Agent {
+                agent: c.agent.clone(),
+                project: c.project.clone(),
+                container_id: Some(c.id.clone()),
+                addresses: c.addresses.clone(),
             })
-            .filter(|a| !a.addresses.is_empty())
-            .collect();
-        agents.sort_by(|a, b| a.container_id.cmp(&b.container_id));
-        agents
+            .collect()
     }
 
     /// Name of the instance.

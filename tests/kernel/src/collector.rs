@@ -3,7 +3,7 @@
 use crate::{eventually, run::Bench};
 use serde_json::{Map, Value};
 use std::{
-    env, fs,
+    fs,
     net::TcpStream,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -53,15 +53,7 @@ pub struct Point {
 /// What scripts/collector.sh built.
 #[must_use]
 pub fn binary() -> PathBuf {
-    let cache = env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-    let home = || Path::new(&env::var_os("HOME").expect("HOME is set")).join(".cache");
-    let path = cache.unwrap_or_else(home).join("clawker/bin/otelcol");
-    assert!(
-        path.exists(),
-        "{} is not there: run scripts/collector.sh",
-        path.display()
-    );
-    path
+    crate::cached("bin/otelcol", "collector.sh")
 }
 
 impl Collector {

@@ -33,7 +33,8 @@ pub mod traffic;
 
 use ebpf_manager::cgroup::Cgroup;
 use std::{
-    path::PathBuf,
+    env,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -61,14 +62,32 @@ pub fn eventually_within<T>(
     what: &str,
     mut probe: impl FnMut() -> Option<T>,
 ) -> T {
+    eventually_told(patience, || probe().ok_or_else(|| what.to_owned()))
+}
+
+/// The same where what is missing is only known while one waits: the last such word is in the message.
+#[track_caller]
+pub fn eventually_told<T>(patience: Duration, mut probe: impl FnMut() -> Result<T, String>) -> T {
     let deadline = Instant::now() + patience;
     loop {
-        if let Some(found) = probe() {
-            return found;
-        }
+        let what = match probe() {
+            Ok(found) => return found,
+            Err(what) => what,
+        };
         assert!(Instant::now() < deadline, "waited {patience:?} for {what}");
         nix::poll::poll(&mut [], 5u16).ok();
     }
+}
+
+/// What a script of `scripts/` has put into the cache, by its real name.
+#[must_use]
+#[track_caller]
+pub fn cached(name: &str, script: &str) -> PathBuf {
+    let home = || Path::new(&env::var_os("HOME").expect("HOME is set")).join(".cache");
+    let cache = env::var_os("XDG_CACHE_HOME").map_or_else(home, PathBuf::from);
+    let path = cache.join("clawker").join(name);
+    path.canonicalize()
+        .unwrap_or_else(|e| panic!("{}: {e}: run scripts/{script}", path.display()))
 }
 
 /// Mount point of cgroup v2.

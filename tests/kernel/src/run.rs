@@ -120,6 +120,22 @@ impl Bench {
         c
     }
 
+    /// A `serve` beside an engine in the bench's own directory, and its files there, not started yet.
+    #[must_use]
+    pub fn serve(&self) -> Command {
+        let mut c = self.manager();
+        c.arg("serve");
+        for (option, file) in [
+            ("--engine", "engine.sock"),
+            ("--out", "records.jsonl"),
+            ("--leases", "leases/leases.json"),
+        ] {
+            c.arg(option).arg(self.path(file));
+        }
+        c.args(["--max-agents", "4"]).stdin(Stdio::null());
+        c
+    }
+
     /// A `run` with a policy (none: observe), extra arguments and a command, not started yet.
     #[must_use]
     pub fn command(&self, policy: impl PolicyText, args: &[&str], cmd: &[&str]) -> Command {

@@ -1,7 +1,8 @@
 //! compose.yaml as it is shipped, in an engine of the test's own, on images that are made here.
 
-use crate::images::{self, cached, repository};
+use crate::images::{self, repository};
 use docker_tests::engine::Engine;
+use kernel_tests::cached;
 use nix::mount::{MsFlags, mount};
 use serde_json::Value;
 use std::{

@@ -1,32 +1,25 @@
 //! The real Envoy, with a rendered configuration, in the test's network namespace.
 
+use crate::program::{self, Program};
 use ebpf_manager::{
     ca::{self, Authority},
     proxy_files,
 };
 use jiff::Zoned;
-use kernel_tests::eventually;
+use kernel_tests::{cached, eventually};
 use policy::Policy;
 use proxy::{Agent, Fleet, Settings, envoy};
 use serde_json::{Value, json};
 use std::{
-    env, fs,
+    fs,
     net::TcpStream,
     path::{Path, PathBuf},
-    process::{Child, Command, Output, Stdio},
+    process::{Command, Output},
 };
 
 /// What scripts/envoy.sh fetched.
 fn binary() -> PathBuf {
-    let cache = env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-    let home = || Path::new(&env::var_os("HOME").expect("HOME is set")).join(".cache");
-    let path = cache.unwrap_or_else(home).join("clawker/bin/envoy");
-    assert!(
-        path.exists(),
-        "{} is not there: run scripts/envoy.sh",
-        path.display()
-    );
-    path
+    cached("bin/envoy", "envoy.sh")
 }
 
 /// Renders a policy for agents into a directory, certificates of an authority of its own included.
@@ -77,54 +70,28 @@ pub fn validate(rendered: &envoy::Rendered, dir: &Path) -> Output {
 }
 
 /// An Envoy that runs. It ends with the test.
-pub struct Envoy {
-    child: Child,
-    log: PathBuf,
-}
+pub struct Envoy(Program);
 
 impl Envoy {
     /// Starts it with what was rendered into a directory, and waits until it listens.
     #[must_use]
     pub fn start(dir: &Path, listening: &[&str]) -> Self {
-        let log = dir.join("envoy.log");
-        // So that it does not outlive a test that is killed.
-        let mut child = Command::new("setpriv")
-            .args(["--pdeathsig", "KILL"])
-            .arg(binary())
-            .arg("--log-path")
-            .arg(&log)
-            .args([
-                "--disable-hot-restart",
-                "--concurrency",
-                "1",
-                "-l",
-                "warn",
-                "-c",
-            ])
-            .arg(dir.join("bootstrap.json"))
-            .stdin(Stdio::null())
-            .spawn()
-            .expect("envoy starts");
+        let mut command = program::command(binary());
+        command.args(["--disable-hot-restart", "--concurrency", "1", "-l", "warn"]);
+        command.arg("-c").arg(dir.join("bootstrap.json"));
+        let mut program = Program::new("Envoy", dir.join("envoy.log"));
+        program.start(command);
         eventually("envoy to listen", || {
-            let ended = child.try_wait().expect("it is our child");
-            assert_eq!(ended, None, "envoy has ended");
+            program.must_run();
             let up = listening.iter().all(|at| TcpStream::connect(at).is_ok());
             up.then_some(())
         });
-        Self { child, log }
+        Self(program)
     }
 
     /// What it has said of itself so far.
     #[must_use]
     pub fn said(&self) -> String {
-        fs::read_to_string(&self.log).unwrap_or_default()
-    }
-}
-
-impl Drop for Envoy {
-    fn drop(&mut self) {
-        // It may be dead already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.0.said()
     }
 }

@@ -6,6 +6,7 @@
 //! `opensearch-dashboards` is `standin.py` alone. It says of itself what it models.
 
 use docker_tests::engine::Engine;
+use kernel_tests::cached;
 use serde_json::{Value, json};
 use std::{
     env,
@@ -32,20 +33,6 @@ const BRIDGE: u32 = 64320;
 pub fn repository() -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     root.canonicalize().expect("the repository")
-}
-
-/// A path in the cache that the scripts fill.
-///
-/// # Panics
-/// If it is not there, with the script that makes it.
-#[must_use]
-#[track_caller]
-pub fn cached(name: &str, script: &str) -> PathBuf {
-    let home = || Path::new(&env::var_os("HOME").expect("HOME is set")).join(".cache");
-    let cache = env::var_os("XDG_CACHE_HOME").map_or_else(home, PathBuf::from);
-    let path = cache.join("clawker").join(name);
-    path.canonicalize()
-        .unwrap_or_else(|e| panic!("{}: {e}: run scripts/{script}", path.display()))
 }
 
 /// Makes all images of compose.yaml in an engine.

@@ -10,7 +10,7 @@ mod secured;
 pub use ask::{Answer, Asker};
 pub use secured::{ADMIN, ADMIN_PASSWORD};
 
-use kernel_tests::eventually_within;
+use kernel_tests::{cached, eventually_within};
 use nix::{
     mount::{MsFlags, mount},
     sys::signal::{Signal, kill},
@@ -19,7 +19,6 @@ use nix::{
 use provision::{bodies, streams::Stream};
 use serde_json::{Value, json};
 use std::{
-    env,
     fmt::Write as _,
     fs::{self, File},
     path::{Path, PathBuf},
@@ -288,26 +287,19 @@ impl Drop for OpenSearch {
     }
 }
 
-/// A path in the cache, made by scripts/opensearch.sh.
-fn cached(name: &str) -> PathBuf {
-    let cache = env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-    let home = || Path::new(&env::var_os("HOME").expect("HOME is set")).join(".cache");
-    let path = cache.unwrap_or_else(home).join("clawker").join(name);
-    // OpenSearch wants to know its home by its real name.
-    path.canonicalize()
-        .unwrap_or_else(|e| panic!("{}: {e}: run scripts/opensearch.sh", path.display()))
-}
+/// Lays out what is used here.
+const SCRIPT: &str = "opensearch.sh";
 
 /// What scripts/opensearch.sh laid out for a version; read only.
 #[must_use]
 pub fn home(version: Version) -> PathBuf {
-    cached(&format!("opensearch-{}", version.number()))
+    cached(&format!("opensearch-{}", version.number()), SCRIPT)
 }
 
 /// The Java that runs it, as scripts/opensearch.sh found it.
 #[must_use]
 pub fn java() -> PathBuf {
-    cached("jdk").join("bin/java")
+    cached("jdk", SCRIPT).join("bin/java")
 }
 
 /// Everything on the console; a file of its own would be rotated.

@@ -6,7 +6,7 @@ use crate::{
     opensearch::Asker,
     program::{self, Program},
 };
-use kernel_tests::eventually_within;
+use kernel_tests::{cached, eventually_within};
 use nix::mount::{MsFlags, mount};
 use serde_json::Value;
 use std::{
@@ -34,15 +34,7 @@ pub struct Prometheus {
 /// A program that scripts/prometheus.sh fetched.
 #[must_use]
 pub fn binary(name: &str) -> PathBuf {
-    let cache = env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-    let home = || Path::new(&env::var_os("HOME").expect("HOME is set")).join(".cache");
-    let path = cache.unwrap_or_else(home).join("clawker/bin").join(name);
-    assert!(
-        path.exists(),
-        "{} is not there: run scripts/prometheus.sh",
-        path.display()
-    );
-    path
+    cached(&format!("bin/{name}"), "prometheus.sh")
 }
 
 /// The shipped configuration.

@@ -11,7 +11,7 @@ use ::policy::Policy;
 use proxy::{Fleet, FleetError, Settings, coredns, envoy};
 use std::{
     io,
-    path::{Path, absolute},
+    path::{Path, PathBuf, absolute},
 };
 
 /// Why nothing is rendered.
@@ -78,13 +78,13 @@ pub(in crate::commands) fn write(
     fleet: &Fleet,
     settings: &Settings,
 ) -> Result<(), RenderError> {
-    if let Some(dir) = to.envoy.as_deref().filter(|dir| !is_stdout(dir)) {
+    if let Some(dir) = in_file(&to.envoy) {
         let rendered = envoy::render(policy, fleet, settings);
         note(name, &rendered);
         let authority = to.ca.as_deref().map(Authority::load).transpose()?;
         proxy_files::write_envoy(dir, &rendered, settings, authority.as_ref())?;
     }
-    if let Some(file) = to.coredns.as_deref().filter(|file| !is_stdout(file)) {
+    if let Some(file) = in_file(&to.coredns) {
         let text = coredns::render(policy, fleet, settings);
         proxy_files::put(file, 0o644, text.as_bytes())?;
     }
@@ -99,12 +99,13 @@ fn note(name: &str, rendered: &envoy::Rendered) {
 }
 
 /// Whether it goes to the output.
-pub(in crate::commands) fn is_printed(path: &Option<std::path::PathBuf>) -> bool {
-    path.as_deref().is_some_and(is_stdout)
+pub(in crate::commands) fn is_printed(path: &Option<PathBuf>) -> bool {
+    path.as_deref() == Some(Path::new("-"))
 }
 
-fn is_stdout(path: &Path) -> bool {
-    path == Path::new("-")
+/// The file or directory that it goes into, if it does.
+fn in_file(path: &Option<PathBuf>) -> Option<&Path> {
+    path.as_deref().filter(|_| !is_printed(path))
 }
 
 /// What the files point at.
@@ -119,8 +120,7 @@ pub(in crate::commands) fn settings(args: &ProxyArgs) -> Result<Settings, Render
         intercept: args.ca.is_some(),
         ..Settings::default()
     };
-    let own = args.envoy.as_deref().filter(|dir| !is_stdout(dir));
-    if let Some(dir) = args.directory.as_deref().or(own) {
+    if let Some(dir) = args.directory.as_deref().or(in_file(&args.envoy)) {
         let whole = absolute(dir).map_err(RenderError::Directory)?;
         settings.directory = whole.display().to_string();
     }

@@ -40,12 +40,12 @@ impl Proxies {
 
     /// Writes the files anew if the policy or the agents have changed. What fails is said once, and tried again.
     pub(super) fn follow(&mut self, fleet: &Fleet) {
+        let at = self.failed.as_ref().map(|(_, at)| *at);
+        if at.is_some_and(|at| Instant::now() < at) {
+            return;
+        }
         let now = (fleet.policy_number(), fleet.addressed());
-        let waits = self
-            .failed
-            .as_ref()
-            .is_some_and(|(_, at)| Instant::now() < *at);
-        if waits || self.written.as_ref() == Some(&now) {
+        if self.written.as_ref() == Some(&now) {
             return;
         }
         match self.write(fleet, &now.1) {

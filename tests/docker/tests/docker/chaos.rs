@@ -8,11 +8,11 @@ use docker_tests::{
     sink::{Mood, Sink},
     stack::{Stack, is_denied},
 };
-use kernel_tests::{eventually, talk::Talk};
+use kernel_tests::{eventually, eventually_told, talk::Talk};
 use serde_json::Value;
 use std::{
     collections::{BTreeMap, HashSet},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 const POLICY: &str = "version: 1\n\
@@ -156,26 +156,20 @@ fn stop(stack: &Stack, agents: &mut [(Container<'_>, Talk)], more: u64) -> Sums 
 
 /// Waits until everything is told, and asserts that it is told once.
 fn is_whole(sink: &Sink, ended: &Sums) -> (Sums, Sums) {
-    let mut last = (Sums::new(), Sums::new());
-    let whole = |last: &mut (Sums, Sums)| {
+    eventually_told(Duration::from_secs(90), || {
         let (recorded, lost) = told(sink);
         let all = sum(&recorded, &lost);
-        *last = (recorded.clone(), lost.clone());
         for (key, n) in &all {
             let ended = ended.get(key).copied().unwrap_or(0);
             assert!(*n <= ended, "{key:?}: {n} of {ended} told: {lost:?}");
         }
-        all == *ended
-    };
-    let deadline = Instant::now() + Duration::from_secs(90);
-    while !whole(&mut last) {
-        assert!(
-            Instant::now() < deadline,
-            "not every flow was told: {ended:?} have ended, recorded and lost are {last:?}"
-        );
-        nix::poll::poll(&mut [], 50u16).ok();
-    }
-    last
+        if all == *ended {
+            return Ok((recorded, lost));
+        }
+        Err(format!(
+            "every flow to be told: {ended:?} have ended, recorded are {recorded:?}, lost {lost:?}"
+        ))
+    })
 }
 
 #[test]

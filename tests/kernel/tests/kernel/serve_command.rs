@@ -2,31 +2,14 @@
 
 use kernel_tests::{eventually, run::Bench, talk::Talk};
 use nix::sys::signal::Signal;
-use std::{
-    os::unix::net::UnixDatagram,
-    process::{Command, Stdio},
-};
-
-fn serve(bench: &Bench) -> Command {
-    let mut c = bench.manager();
-    c.arg("serve");
-    for (option, file) in [
-        ("--engine", "engine.sock"),
-        ("--out", "records.jsonl"),
-        ("--leases", "leases/leases.json"),
-    ] {
-        c.arg(option).arg(bench.path(file));
-    }
-    c.args(["--max-agents", "4"]).stdin(Stdio::null());
-    c
-}
+use std::os::unix::net::UnixDatagram;
 
 #[test]
 fn it_says_when_it_is_ready_is_there_once_and_leaves_everything_in_force() {
     let bench = Bench::new();
     let manager = bench.path("notify.sock");
     let notify = UnixDatagram::bind(&manager).unwrap();
-    let mut command = serve(&bench);
+    let mut command = bench.serve();
     command.env("NOTIFY_SOCKET", &manager);
     let running = Talk::start(&mut command);
     let mut word = [0; 64];
@@ -39,7 +22,7 @@ fn it_says_when_it_is_ready_is_there_once_and_leaves_everything_in_force() {
         bench.control().join("serve.sock").exists(),
         "it can be watched"
     );
-    let again = serve(&bench).output().unwrap();
+    let again = bench.serve().output().unwrap();
     let said = String::from_utf8_lossy(&again.stderr);
     assert_eq!(again.status.code(), Some(1), "{said}");
     assert!(said.contains("has a loader that is running"), "{said}");
@@ -70,7 +53,8 @@ fn it_says_when_it_is_ready_is_there_once_and_leaves_everything_in_force() {
 #[test]
 fn mistakes_in_the_policy_are_told_before_anything_is_touched() {
     let bench = Bench::new();
-    let out = serve(&bench)
+    let out = bench
+        .serve()
         .arg("--policy")
         .arg(bench.policy("rules: [{ dst: no name }]\n"))
         .output()

@@ -12,11 +12,7 @@ use kernel_tests::{
 };
 use nix::sys::signal::Signal;
 use serde_json::json;
-use std::{
-    fs,
-    net::TcpStream,
-    process::{Command, Stdio},
-};
+use std::{fs, net::TcpStream, process::Command};
 
 const POLICY: &str = "version: 1
 rules:
@@ -109,14 +105,9 @@ fn the_files_of_the_proxies_follow_the_agents_and_the_policy() {
     };
     let policy = bench.policy(&with("first.example"));
     let (corefile, envoy) = (bench.path("Corefile"), bench.path("envoy"));
-    let mut serve = bench.manager();
-    serve.arg("serve").arg("--policy").arg(&policy);
-    serve.arg("--engine").arg(&engine.socket);
-    serve
-        .args(["--max-agents", "4", "--proxy", "10.9.0.2"])
-        .stdin(Stdio::null());
-    serve.arg("--out").arg(bench.path("records.jsonl"));
-    serve.arg("--leases").arg(bench.path("leases/leases.json"));
+    let mut serve = bench.serve();
+    serve.arg("--policy").arg(&policy);
+    serve.args(["--proxy", "10.9.0.2"]);
     serve.arg("--coredns").arg(&corefile);
     serve.arg("--envoy").arg(&envoy);
     let running = Talk::start(&mut serve);
