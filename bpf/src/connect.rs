@@ -6,16 +6,17 @@
 use crate::{
     dgram, dgram_end, emit, handover, judge,
     maps::{Peer, Work},
-    redirect, slot, tcp_flow, work,
+    redirect::{self, addr4, addr6},
+    slot, tcp_flow, work,
 };
 use abi::{
     FLOW_PROXIED, IPPROTO_TCP, IPPROTO_UDP, Ip, PEER_TRIED, SlotConfig, VERDICT_DENIED, hook,
     reason,
 };
-use aya_ebpf::{macros::cgroup_sock_addr, programs::SockAddrContext};
+use aya_ebpf::{bindings::bpf_sock, macros::cgroup_sock_addr, programs::SockAddrContext};
 use bpf::{
     addr,
-    decide::{self, Decision},
+    decide::{self, Decision, PORT_DNS},
 };
 use core::{ffi::c_void, mem::MaybeUninit};
 
@@ -27,7 +28,7 @@ pub(crate) fn connect4(ctx: SockAddrContext) -> i32 {
     {
         redirect::to4(&ctx, &st.wire, st.wire_port);
     }
-    (passes != 0) as i32
+    named4(&ctx, passes)
 }
 
 #[cgroup_sock_addr(connect6)]
@@ -38,32 +39,43 @@ pub(crate) fn connect6(ctx: SockAddrContext) -> i32 {
     {
         redirect::to6(&ctx, &st.wire, st.wire_port);
     }
+    named6(&ctx, passes)
+}
+
+/// What [`connect`] says of a connection that passes, and goes where its storage says.
+const PROXIED: i32 = 2;
+/// What is said of datagrams that pass, and go to the name server.
+const NAMED: i32 = 3;
+
+/// Aims at the name server what goes there. A hook's answer.
+#[inline(always)]
+fn named4(ctx: &SockAddrContext, passes: i32) -> i32 {
+    if passes == NAMED
+        && let Some(to) = decide::name_server(slot::config(), &addr4(ctx))
+    {
+        redirect::to4(ctx, to, PORT_DNS);
+    }
     (passes != 0) as i32
 }
 
-/// What [`connect`] says of a flow that passes, and goes to the proxy.
-const PROXIED: i32 = 2;
+#[inline(always)]
+fn named6(ctx: &SockAddrContext, passes: i32) -> i32 {
+    if passes == NAMED
+        && let Some(to) = decide::name_server(slot::config(), &addr6(ctx))
+    {
+        redirect::to6(ctx, to, PORT_DNS);
+    }
+    (passes != 0) as i32
+}
 
 #[cgroup_sock_addr(sendmsg4)]
 pub(crate) fn sendmsg4(ctx: SockAddrContext) -> i32 {
-    sendmsg(&ctx, addr4(&ctx))
+    named4(&ctx, sendmsg(&ctx, addr4(&ctx)))
 }
 
 #[cgroup_sock_addr(sendmsg6)]
 pub(crate) fn sendmsg6(ctx: SockAddrContext) -> i32 {
-    sendmsg(&ctx, addr6(&ctx))
-}
-
-#[inline(always)]
-fn addr4(ctx: &SockAddrContext) -> Ip {
-    // SAFETY: the context is valid for the run.
-    addr::from_v4(u32::from_be(unsafe { (*ctx.sock_addr).user_ip4 }))
-}
-
-#[inline(always)]
-fn addr6(ctx: &SockAddrContext) -> Ip {
-    // SAFETY: the context is valid for the run.
-    unsafe { slot::context_addr((&raw const (*ctx.sock_addr).user_ip6).cast()) }
+    named6(&ctx, sendmsg(&ctx, addr6(&ctx)))
 }
 
 /// Where this call goes. Protocols without ports have port 0.
@@ -110,7 +122,7 @@ fn sendmsg(ctx: &SockAddrContext, ip: Ip) -> i32 {
         return 1;
     }
     let to = target(cfg, ctx, ip);
-    if cfg.slot != 0 && dgram::is_open(socket(ctx), cfg, &to) {
+    if cfg.slot != 0 && (dgram::is_open(socket(ctx), cfg, &to) || is_led_already(ctx, &to)) {
         return 1;
     }
     let Some(w) = work::claim() else {
@@ -130,6 +142,19 @@ fn sendmsg(ctx: &SockAddrContext, ip: Ip) -> i32 {
     verdict
 }
 
+/// Whether the socket was connected to whom this goes, which was somebody else when the agent asked. A connected IPv6
+/// socket names its peer itself when that is IPv4 (Linux 6.18, `udpv6_sendmsg`).
+#[inline(always)]
+fn is_led_already(ctx: &SockAddrContext, to: &Peer) -> bool {
+    let sk = socket(ctx);
+    if to.port != PORT_DNS || sk.is_null() {
+        return false;
+    }
+    // SAFETY: a socket of the context, not null.
+    let peer_port = unsafe { (&raw const (*sk.cast::<bpf_sock>()).dst_port).read_volatile() };
+    peer_port != 0 && dgram::asked_for(sk, to).is_some()
+}
+
 /// Refuses, with a record.
 #[inline(always)]
 fn deny(cfg: &SlotConfig, w: &mut Work, d: &Decision) -> i32 {
@@ -145,7 +170,8 @@ fn judge_connect(cfg: &SlotConfig, w: &mut Work, sk: *mut c_void) -> i32 {
     }
     let now = slot::now();
     let tcp = w.target.proto == IPPROTO_TCP;
-    let j = if tcp {
+    let names = w.target.port == PORT_DNS;
+    let j = if tcp || names {
         judge::egress_or_proxy(cfg, now, w, false)
     } else {
         judge::egress(cfg, now, w, false)
@@ -154,8 +180,14 @@ fn judge_connect(cfg: &SlotConfig, w: &mut Work, sk: *mut c_void) -> i32 {
         return 1;
     }
     let mut d = j.decision();
-    let proxy = decide::proxy(cfg, &w.target.ip);
-    let port = decide::proxy_port(w.target.port);
+    let (proxy, port) = if names {
+        (decide::name_server(cfg, &w.target.ip), PORT_DNS)
+    } else {
+        (
+            decide::proxy(cfg, &w.target.ip),
+            decide::proxy_port(w.target.port),
+        )
+    };
     if proxy.is_none() || port == 0 {
         d = decide::direct(cfg, now, d);
     }
@@ -168,13 +200,15 @@ fn judge_connect(cfg: &SlotConfig, w: &mut Work, sk: *mut c_void) -> i32 {
         return deny(cfg, w, &d);
     }
     work::fill(w, cfg, &d, now);
+    let led = d.flags & FLOW_PROXIED != 0;
     let kept = if tcp {
         tcp_flow::open(sk, &w.flow)
     } else {
+        aim(w, if led { proxy } else { None });
         dgram::aim(sk, w)
     };
-    if kept && d.flags & FLOW_PROXIED == 0 {
-        return 1;
+    if kept && !(led && tcp) {
+        return if led { NAMED } else { 1 };
     }
     if kept
         && let Some(proxy) = proxy
@@ -184,6 +218,14 @@ fn judge_connect(cfg: &SlotConfig, w: &mut Work, sk: *mut c_void) -> i32 {
         return PROXIED;
     }
     deny(cfg, w, &Decision::refusal(reason::NO_STATE))
+}
+
+/// Makes whom the datagrams go to the target; the flow keeps whom they were meant for.
+#[inline(always)]
+fn aim(w: &mut Work, at: Option<&Ip>) {
+    if let Some(at) = at {
+        w.target.ip = *at;
+    }
 }
 
 /// A live flow to a peer that a newer policy denies ends here: its packets will not come by any more.
@@ -204,21 +246,33 @@ fn judge_sendmsg(cfg: &SlotConfig, w: &mut Work, sk: *mut c_void) -> i32 {
         return deny(cfg, w, &Decision::refusal(reason::NOT_ENROLLED));
     }
     let now = slot::now();
-    let j = judge::egress(cfg, now, w, false);
+    let j = if w.target.port == PORT_DNS {
+        judge::egress_or_proxy(cfg, now, w, false)
+    } else {
+        judge::egress(cfg, now, w, false)
+    };
     if j.internal() {
         return 1;
     }
-    if j.denied() {
-        let d = j.decision();
+    let mut d = j.decision();
+    let server = decide::name_server(cfg, &w.target.ip);
+    // Datagrams to IPv6 cannot be sent to IPv4 (Linux 6.18, `udpv6_sendmsg`).
+    let there = server.is_some_and(|s| addr::is_v4(s) == addr::is_v4(&w.target.ip));
+    if !there {
+        d = decide::direct(cfg, now, d);
+    }
+    if d.verdict == VERDICT_DENIED {
         end_denied(cfg, w, sk, &d, now);
         return deny(cfg, w, &d);
     }
-    work::fill(w, cfg, &j.decision(), now);
+    work::fill(w, cfg, &d, now);
+    let led = d.flags & FLOW_PROXIED != 0;
+    aim(w, if led { server } else { None });
     let st = dgram::storage(sk, true);
     if st.is_null() {
         return deny(cfg, w, &Decision::refusal(reason::NO_STATE));
     }
     let mut add = MaybeUninit::uninit();
     dgram::place(st, w, PEER_TRIED, dgram::Add::nothing(now, &mut add));
-    1
+    if led { NAMED } else { 1 }
 }

@@ -8,8 +8,8 @@ use abi::{
     ACTION_ALLOW, ACTION_BUILTIN, FLOW_DNS, FLOW_LIFTED, FLOW_PROXIED, FLOW_WOULD_DENY,
     IPPROTO_TCP, IPPROTO_UDP, Ip, MAX_RESOLVERS, MODE_AUDIT, MODE_OBSERVE, NO_RULE, PROTO_ANY,
     PROXY_PORTS, PortRule, RULE_PRIVATE, RULE_PROXIED, RuleSet, SET_RULES, SLOT_DEFAULT_ALLOW,
-    SLOT_INBOUND_DENY, SLOT_LOOPBACK_IS_EGRESS, SlotConfig, VERDICT_ALLOWED, VERDICT_BYPASSED,
-    VERDICT_DENIED, reason,
+    SLOT_INBOUND_DENY, SLOT_LOOPBACK_IS_EGRESS, SLOT_NAME_SERVER, SLOT_NO_DNS, SlotConfig,
+    VERDICT_ALLOWED, VERDICT_BYPASSED, VERDICT_DENIED, reason,
 };
 
 /// DNS (RFC 1035 §4.2).
@@ -132,7 +132,7 @@ impl Decision {
     }
 }
 
-/// Whether this address is a trusted resolver of the slot.
+/// Whether this address is a trusted resolver of the slot, the name server that DNS is led to included.
 #[inline(always)]
 pub fn is_resolver(cfg: &SlotConfig, ip: &Ip) -> bool {
     let mut i = 0;
@@ -145,7 +145,41 @@ pub fn is_resolver(cfg: &SlotConfig, ip: &Ip) -> bool {
         }
         i += 1;
     }
-    false
+    is_name_server(cfg, ip)
+}
+
+#[inline(always)]
+fn leads_dns(cfg: &SlotConfig) -> bool {
+    cfg.flags & (SLOT_NAME_SERVER | SLOT_NO_DNS) == SLOT_NAME_SERVER
+}
+
+/// Whether this address is the name server that DNS is led to.
+#[inline(always)]
+pub fn is_name_server(cfg: &SlotConfig, ip: &Ip) -> bool {
+    leads_dns(cfg) && (addr::same(&cfg.name_servers[0], ip) || addr::same(&cfg.name_servers[1], ip))
+}
+
+/// Whether what goes to an address is DNS that is led to the name server, now.
+#[inline(always)]
+pub fn is_led(cfg: &SlotConfig, now: u64, ip: &Ip, proto: u8, port: u16) -> bool {
+    port == PORT_DNS
+        && leads_dns(cfg)
+        && (proto == IPPROTO_TCP || proto == IPPROTO_UDP)
+        && cfg.mode != MODE_OBSERVE
+        && !bypassed(cfg, now)
+        && !is_name_server(cfg, ip)
+}
+
+/// The judgement of DNS that [`is_led`], in place of that of [`egress`].
+#[inline(always)]
+pub fn led(d: Decision) -> Decision {
+    if d.reason == reason::BUILTIN {
+        return d;
+    }
+    Decision {
+        flags: FLOW_DNS | FLOW_PROXIED,
+        ..Decision::new(VERDICT_ALLOWED, reason::RESOLVER, NO_RULE)
+    }
 }
 
 /// Whether the slot decides and acts, now.
@@ -248,11 +282,22 @@ pub fn egress(cfg: &SlotConfig, now: u64, ip: &Ip, proto: u8, port: u16, best: B
 /// The proxy for flows to an address: one of its own family, or over IPv4 for those to IPv6.
 #[inline(always)]
 pub fn proxy<'c>(cfg: &'c SlotConfig, ip: &Ip) -> Option<&'c Ip> {
+    of_family(&cfg.proxies, ip)
+}
+
+/// The name server for DNS to an address, likewise.
+#[inline(always)]
+pub fn name_server<'c>(cfg: &'c SlotConfig, ip: &Ip) -> Option<&'c Ip> {
+    of_family(&cfg.name_servers, ip)
+}
+
+#[inline(always)]
+fn of_family<'c>(all: &'c [Ip; 2], ip: &Ip) -> Option<&'c Ip> {
     let none = Ip([0; 16]);
-    if !addr::is_v4(ip) && !addr::same(&cfg.proxies[1], &none) {
-        return Some(&cfg.proxies[1]);
+    if !addr::is_v4(ip) && !addr::same(&all[1], &none) {
+        return Some(&all[1]);
     }
-    (!addr::same(&cfg.proxies[0], &none)).then_some(&cfg.proxies[0])
+    (!addr::same(&all[0], &none)).then_some(&all[0])
 }
 
 /// The proxy's port for a port, 0 for none.

@@ -7,8 +7,8 @@ use crate::{
     slot,
 };
 use abi::{
-    DGRAM_PEERS, DIRECTION_EGRESS, DIRECTION_INGRESS, DgramPeer, FLOW_HAS_SRC, FLOW_LIFTED, Flow,
-    Ip, PEER_FREE, PEER_OPEN, PEER_QUIET, PEER_TRIED, SlotConfig, close,
+    DGRAM_PEERS, DIRECTION_EGRESS, DIRECTION_INGRESS, DgramPeer, FLOW_HAS_SRC, FLOW_LIFTED,
+    FLOW_PROXIED, Flow, Ip, PEER_FREE, PEER_OPEN, PEER_QUIET, PEER_TRIED, SlotConfig, close,
 };
 use aya_ebpf::helpers::generated::{bpf_sk_storage_get, bpf_spin_lock, bpf_spin_unlock};
 use bpf::{
@@ -61,14 +61,18 @@ impl Add {
 /// Whether an entry is about this peer. Of an accepted flow the peer is the source.
 #[inline(always)]
 pub(crate) fn is_about(p: &DgramPeer, peer: &Peer) -> bool {
-    if p.state == PEER_FREE || p.flow.proto != peer.proto {
-        return false;
-    }
-    if p.flow.direction == DIRECTION_EGRESS {
-        p.flow.dst_port == peer.port && addr::same(&p.flow.dst, &peer.ip)
-    } else {
-        p.flow.src_port == peer.port && addr::same(&p.flow.src, &peer.ip)
-    }
+    p.state != PEER_FREE
+        && p.flow.proto == peer.proto
+        && p.peer_port == peer.port
+        && addr::same(&p.peer, &peer.ip)
+}
+
+/// Whether the entry's flow is the one in the making: of what is led to one place, only what was asked for tells.
+#[inline(always)]
+fn goes_on(p: &DgramPeer, w: &Work) -> bool {
+    is_about(p, &w.target)
+        && ((p.flow.flags | w.flow.flags) & FLOW_PROXIED == 0
+            || addr::same(&p.flow.dst, &w.flow.dst))
 }
 
 /// Whether the flow's judgement still stands.
@@ -90,7 +94,8 @@ pub(crate) fn is_open(sk: *mut c_void, cfg: &SlotConfig, peer: &Peer) -> bool {
     while i < DGRAM_PEERS {
         // SAFETY: a map value, the index is in range.
         let p = unsafe { &(*st).peers[i] };
-        if (p.state == PEER_OPEN || p.state == PEER_TRIED) && is_about(p, peer) {
+        let live = p.state == PEER_OPEN || p.state == PEER_TRIED;
+        if live && is_about(p, peer) && p.flow.flags & FLOW_PROXIED == 0 {
             return p.flow.direction == DIRECTION_INGRESS
                 || p.flow.generation == cfg.generation && p.flow.flags & FLOW_LIFTED == 0;
         }
@@ -259,15 +264,18 @@ pub(crate) fn place(st: *mut DgramFlows, w: &mut Work, state: u32, add: &Add) ->
         bpf_spin_lock(&raw mut (*st).lock);
         let at = choose(&(*st).peers, &w.target);
         let p = &mut (*st).peers[at & (DGRAM_PEERS - 1)];
-        if p.state == PEER_OPEN && is_about(p, &w.target) {
+        let same = goes_on(p, w);
+        if p.state == PEER_OPEN && same {
             opens = false;
         } else {
-            if p.state == PEER_OPEN || (p.state == PEER_TRIED && !is_about(p, &w.target)) {
+            if p.state == PEER_OPEN || (p.state == PEER_TRIED && !same) {
                 slot::copy(&mut w.evicted, &p.flow);
                 dgram_end::copy_counts(&mut w.tail, p);
                 evicted = p.state;
             }
             slot::copy(&mut p.flow, &w.flow);
+            slot::copy(&mut p.peer, &w.target.ip);
+            p.peer_port = w.target.port;
             p.state = state;
             p.idle_ns = idle_ns;
             slot::store(&mut p.bytes_in, 0);
@@ -316,6 +324,26 @@ fn choose(peers: &[DgramPeer; DGRAM_PEERS], peer: &Peer) -> usize {
         i = slot::next(i);
     }
     best
+}
+
+/// Whom the agent asked for, where what it sends is led to this peer.
+#[inline(always)]
+pub(crate) fn asked_for(sk: *mut c_void, peer: &Peer) -> Option<(Ip, u16)> {
+    let st = storage(sk, false);
+    if st.is_null() {
+        return None;
+    }
+    let mut i = 0;
+    while i < DGRAM_PEERS {
+        // SAFETY: a map value, the index is in range. Read without the lock: another flow may be there by now, to the
+        // same place.
+        let p = unsafe { &(*st).peers[i] };
+        if is_about(p, peer) && p.flow.flags & FLOW_PROXIED != 0 {
+            return Some((p.flow.dst, p.flow.dst_port));
+        }
+        i = slot::next(i);
+    }
+    None
 }
 
 /// Whether the live flow to a peer was opened by us.

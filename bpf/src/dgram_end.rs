@@ -6,7 +6,9 @@ use crate::{
     maps::{DgramFlows, Work},
     slot,
 };
-use abi::{DGRAM_PEERS, DgramPeer, Flow, PEER_OPEN, PEER_QUIET, PEER_TRIED, Tail, close};
+use abi::{
+    DGRAM_PEERS, DgramPeer, FLOW_PROXIED, Flow, PEER_OPEN, PEER_QUIET, PEER_TRIED, Tail, close,
+};
 use aya_ebpf::helpers::generated::{bpf_spin_lock, bpf_spin_unlock};
 
 /// Copies what a flow has carried so far.
@@ -21,6 +23,13 @@ pub(crate) fn copy_counts(t: &mut Tail, p: &DgramPeer) {
     t.retransmits = 0;
     t.cut_rule = abi::NO_RULE;
     t.cut_policy = 0;
+    let led = p.flow.flags & FLOW_PROXIED != 0;
+    slot::clear(&mut t.proxy);
+    t.proxy_port = 0;
+    if led {
+        slot::copy(&mut t.proxy, &p.peer);
+        t.proxy_port = p.peer_port as u64;
+    }
 }
 
 /// Cuts the live flow to the target of the work buffer. Returns whether there was one, then to be

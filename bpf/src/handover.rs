@@ -10,15 +10,15 @@ use crate::{
     tcp_flow, work,
 };
 use abi::{
-    FLOW_MID_STREAM, FLOW_PROXIED, Flow, HEIR_FLOW, HEIR_SENT, HeirKey, IPPROTO_UDP, PEER_OPEN,
-    PHASE_ALONE, PHASE_GONE, PHASE_HEIR, PHASE_LEAVING, PHASE_WAITING, SlotConfig, TCP_HEIR,
-    VERDICT_DENIED, close, hook, reason,
+    FLOW_DNS, FLOW_MID_STREAM, FLOW_PROXIED, Flow, HEIR_FLOW, HEIR_SENT, HeirKey, IPPROTO_UDP,
+    PEER_OPEN, PHASE_ALONE, PHASE_GONE, PHASE_HEIR, PHASE_LEAVING, PHASE_WAITING, SlotConfig,
+    TCP_HEIR, VERDICT_DENIED, close, hook, reason,
 };
 use aya_ebpf::{
     bindings::{__sk_buff, BPF_NOEXIST},
     helpers::generated::bpf_get_socket_cookie,
 };
-use bpf::decide;
+use bpf::decide::{self, PORT_DNS};
 use core::{ffi::c_void, mem::MaybeUninit};
 
 /// Whether another set handles this event: then the program lets it pass and does nothing.
@@ -184,10 +184,18 @@ pub(crate) fn inherit_tcp(cfg: &SlotConfig, skb: *mut __sk_buff, p: &Packet, inb
     let older = st.flow.flags & FLOW_MID_STREAM != 0;
     st.flow.flags |= FLOW_MID_STREAM;
     tcp_flow::begin(st);
-    if st.flow.flags & FLOW_PROXIED != 0
-        && let Some(proxy) = decide::proxy(cfg, &st.flow.dst)
-    {
-        tcp_flow::lead(st, proxy, decide::proxy_port(st.flow.dst_port));
+    if st.flow.flags & FLOW_PROXIED != 0 {
+        let (to, port) = if st.flow.flags & FLOW_DNS != 0 {
+            (decide::name_server(cfg, &st.flow.dst), PORT_DNS)
+        } else {
+            (
+                decide::proxy(cfg, &st.flow.dst),
+                decide::proxy_port(st.flow.dst_port),
+            )
+        };
+        if let Some(to) = to {
+            tcp_flow::lead(st, to, port);
+        }
     }
     packet_tcp::from_here(skb, p, st, inbound);
     if !older {

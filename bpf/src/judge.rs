@@ -197,6 +197,8 @@ pub(crate) fn egress_or_proxy(cfg: &SlotConfig, now: u64, w: &mut Work, own: boo
 const OWN: u64 = 1;
 /// Bit of how to judge: there is a way to the proxy.
 const PROXY: u64 = 2;
+/// Bit of how to judge: it is DNS that is led to the name server.
+const LED: u64 = 4;
 
 /// A global function, see [`crate::emit`].
 #[unsafe(no_mangle)]
@@ -213,7 +215,8 @@ extern "C" fn judge_egress(cfg: *const SlotConfig, now: u64, w: *mut Work, how: 
     w.slot = cfg.slot;
     w.policy = cfg.policy;
     w.now = now;
-    w.how = how;
+    let led = decide::is_led(cfg, now, &w.target.ip, w.target.proto, w.target.port);
+    w.how = how | (led as u64 * LED);
     w.observing = (cfg.mode == MODE_OBSERVE) as u32;
     w.best = decide::NONE;
     w.known = 0;
@@ -239,6 +242,9 @@ extern "C" fn judge_egress(cfg: *const SlotConfig, now: u64, w: *mut Work, how: 
         w.target.port,
         w.best,
     );
+    if w.how & LED != 0 {
+        d = decide::led(d);
+    }
     if w.how & PROXY == 0 {
         d = decide::direct(cfg, w.now, d);
     }

@@ -68,8 +68,8 @@ fn inherit(cfg: &SlotConfig, skb: *mut __sk_buff, w: &mut Work) {
 fn begin_out(cfg: &SlotConfig, skb: *mut __sk_buff, p: &Packet, w: &mut Work, add: &Add) -> i32 {
     let what = w.what;
     let known = dgram::storage(packet::sk(skb), false);
-    if !known.is_null() && what != dgram::UNKNOWN {
-        dgram::recall(known, w);
+    if known.is_null() || what == dgram::UNKNOWN || !dgram::recall(known, w) {
+        w.flow.flags = 0;
     }
     let stale = what == dgram::STALE;
     if stale && w.flow.direction == DIRECTION_INGRESS {
@@ -114,7 +114,7 @@ fn open(
         packet::deny_out(cfg, p, w, &Decision::refusal(reason::NO_STATE));
         return 0;
     }
-    work::fill(w, cfg, d, add.now);
+    work::fill_again(w, cfg, d, add.now);
     work::source(&mut w.flow, &p.wire.src, p.wire.src_port);
     if older {
         w.flow.flags |= FLOW_MID_STREAM;
@@ -206,7 +206,7 @@ fn begin_in(cfg: &SlotConfig, skb: *mut __sk_buff, p: &Packet, w: &mut Work, add
     }
     if ours {
         let (src, port) = (p.wire.dst, p.wire.dst_port);
-        work::fill(w, cfg, &d, add.now);
+        work::fill_again(w, cfg, &d, add.now);
         work::source(&mut w.flow, &src, port);
     } else {
         packet::fill_in(cfg, p, w, &d, add.now);

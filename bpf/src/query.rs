@@ -8,8 +8,8 @@ use crate::{
     work,
 };
 use abi::{
-    FLOW_WOULD_DENY, MODE_OBSERVE, SLOT_DEFAULT_ALLOW, SlotConfig, TcpFlow, VERDICT_DENIED, reason,
-    trouble,
+    FLOW_WOULD_DENY, Ip, MODE_OBSERVE, SLOT_DEFAULT_ALLOW, SlotConfig, TcpFlow, VERDICT_DENIED,
+    reason, trouble,
 };
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::generated::{bpf_loop, bpf_skb_load_bytes};
@@ -108,20 +108,32 @@ fn read_question(s: &mut Scratch, at: &mut u32, len: u32) -> bool {
     true
 }
 
+/// Whether a rule could allow something under the name in the buffer. A global function, see [`crate::emit`].
+#[unsafe(no_mangle)]
+extern "C" fn name_passes(policy: u32, s: *mut Scratch) -> i32 {
+    // SAFETY: a pointer to a whole value or null, as the verifier checks at every call.
+    match unsafe { s.as_mut() } {
+        Some(s) => judge::name_may_pass(policy, &s.name.reversed, &mut s.key) as i32,
+        None => 0,
+    }
+}
+
 /// Result of [`judge_query`]: nothing to refuse.
 const PASS: u8 = 0xff;
 
 /// Judges the query in the buffer. Returns the reason to refuse it, or [`PASS`].
 #[inline(always)]
-fn judge_query(cfg: &SlotConfig, s: &mut Scratch, at: &mut u32, len: u32) -> u8 {
+fn judge_query(cfg: &SlotConfig, s: &mut Scratch, at: &mut u32, len: u32, to: &Ip) -> u8 {
     if !dns::is_query(&s.message, len)
         || !read_question(s, at, len)
         || !dns::query_ends_well(&s.message, &s.question)
     {
         return reason::QUERY;
     }
+    // What may be asked of it, the name server says itself, in words.
     if cfg.flags & SLOT_DEFAULT_ALLOW != 0
-        || judge::name_may_pass(cfg.policy, &s.name.reversed, &mut s.key)
+        || decide::is_name_server(cfg, to)
+        || name_passes(cfg.policy, s) != 0
     {
         return PASS;
     }
@@ -188,7 +200,7 @@ pub(crate) fn datagram_passes(cfg: &SlotConfig, skb: *mut __sk_buff, p: &Packet)
         && packet::datagrams(skb) == 1
         && load(skb, s, w.payload, p.payload)
     {
-        why = judge_query(cfg, s, &mut at, p.payload as u32);
+        why = judge_query(cfg, s, &mut at, p.payload as u32, &w.dst);
     }
     let name = if why == reason::NAME {
         learn::note_refused(cfg, s)
@@ -271,7 +283,7 @@ fn judge_stream(
         if !load(skb, s, p.wire.payload + off as u32 + 2, len) {
             return reason::QUERY;
         }
-        let why = judge_query(cfg, s, at, len as u32);
+        let why = judge_query(cfg, s, at, len as u32, &p.wire.dst);
         off += 2 + len;
         if why != PASS || off == p.payload {
             return why;

@@ -4,7 +4,7 @@ use crate::{
     maps::{WORK, WORKS, Work},
     slot::{clear, copy, swap},
 };
-use abi::{FLOW_HAS_SRC, Flow, Ip, SlotConfig};
+use abi::{FLOW_HAS_SRC, FLOW_PROXIED, Flow, Ip, SlotConfig};
 use bpf::decide::Decision;
 
 /// Claims a buffer. With [`WORKS`] runs nested on one CPU there is none left, and the caller refuses.
@@ -40,13 +40,23 @@ pub(crate) fn release(w: &mut Work) {
 /// Fills in the flow to the target as it opens; task and source are left as they are.
 #[inline(always)]
 pub(crate) fn fill(w: &mut Work, cfg: &SlotConfig, d: &Decision, now: u64) {
-    let (ip, port, proto) = (w.target.ip, w.target.port, w.target.proto);
+    w.flow.flags = 0;
+    fill_again(w, cfg, d, now);
+}
+
+/// The same where the buffer has the flow as it was: what it was meant for stays if that is led to the target.
+#[inline(always)]
+pub(crate) fn fill_again(w: &mut Work, cfg: &SlotConfig, d: &Decision, now: u64) {
+    let led = w.flow.flags & FLOW_PROXIED;
+    if led == 0 {
+        copy(&mut w.flow.dst, &w.target.ip);
+        w.flow.dst_port = w.target.port;
+    }
     copy(&mut w.flow.names, &w.names);
     w.flow.name_count = w.name_count as u8;
+    w.flow.proto = w.target.proto;
     begin(&mut w.flow, cfg, d, now);
-    w.flow.dst = ip;
-    w.flow.dst_port = port;
-    w.flow.proto = proto;
+    w.flow.flags |= led;
     w.flow.direction = abi::DIRECTION_EGRESS;
 }
 

@@ -9,12 +9,12 @@ mod serve;
 pub use operate::{BypassArgs, EnforceArgs};
 pub use otlp::OtlpArgs;
 pub use policy::{AllowArgs, ExplainArgs, LearnArgs, PolicyCommand, TestArgs};
-pub use proxies::{CaCommand, ProxyArgs, RenderArgs};
+pub use proxies::{CaCommand, LeadArgs, ProxyArgs, RenderArgs};
 pub use serve::{BRIDGE, ServeArgs};
 
 use crate::{filter::Filter, weakness, whom::Whom};
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use std::{ffi::OsString, net::IpAddr, path::PathBuf};
+use std::{ffi::OsString, path::PathBuf};
 
 /// What `watch --help` says at its end.
 const WATCH_HELP: &str = "\
@@ -177,9 +177,9 @@ pub struct RunArgs {
     /// Project whose section of the policy applies, and whose name the records carry
     #[arg(long, value_name = "NAME")]
     pub project: Option<String>,
-    /// Address of the proxy (Envoy, configured by `policy render`) that decides about requests; one of each IP version
-    #[arg(long, value_name = "IP", value_parser = proxies::address)]
-    pub proxy: Vec<IpAddr>,
+    /// Where connections and DNS are led.
+    #[command(flatten)]
+    pub lead: LeadArgs,
     /// One JSON object a line on stderr instead of the table
     #[arg(long, conflicts_with_all = ["table", "quiet"])]
     pub json: bool,

@@ -29,6 +29,7 @@ use crate::{
     contain::StartError,
     control::ControlError,
     docker::WatchError,
+    enrol::Leads,
     fleet::FleetError,
     instance::{Found, InstanceError, Root},
     kernel::KernelError,
@@ -377,11 +378,11 @@ fn rules(
     (agent, project): Who<'_>,
     (id, place): (u32, Place),
     mode: Option<Mode>,
-    proxy: bool,
+    leads: Leads,
 ) -> Result<(Compiled, Vec<IpAddr>), CommandError> {
     let selected = policy.select(agent, project);
-    let compiled = compile(file, &selected, id, mode, proxy)?;
-    let resolvers = resolvers::resolve(&compiled.resolvers, place)?;
+    let compiled = compile(file, &selected, id, mode, leads.proxy)?;
+    let resolvers = resolvers::resolve(&compiled.resolvers, place, leads.names)?;
     Ok((compiled, resolvers))
 }
 

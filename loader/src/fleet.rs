@@ -23,9 +23,10 @@ mod works;
 use crate::{
     audit::{Event, Kind},
     cgroup::{self, CgroupError},
-    cli::Mode,
+    cli::{LeadArgs, Mode},
     commands::CommandError,
     docker::News,
+    enrol::Way,
     instance::{Instance, InstanceError, Root},
     kernel::{Engine, KernelError, Sizes},
     operators::Operators,
@@ -47,7 +48,6 @@ use rules::Rules;
 use std::{
     collections::HashMap,
     io,
-    net::IpAddr,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -121,8 +121,8 @@ pub struct Setup<'a> {
     pub engine: Option<&'a Path>,
     /// Networks of the monitor itself, which no agent reaches.
     pub own: &'a [IpNet],
-    /// Addresses of the proxy that decides about requests, if there is one.
-    pub proxies: &'a [IpAddr],
+    /// Addresses of the proxies that connections and DNS are led to, if there are any.
+    pub lead: &'a LeadArgs,
 }
 
 /// Sizes of the maps for this many agents. Tables are allocated for all of them at once, so each has less
@@ -163,7 +163,7 @@ pub struct Fleet {
     book: Book,
     guards: HashMap<Life, Guard>,
     mount: PathBuf,
-    proxies: Vec<IpAddr>,
+    lead: LeadArgs,
     /// Trouble that was told already, by whom it is about.
     told: HashMap<Life, String>,
     looked: Instant,
@@ -211,12 +211,12 @@ impl Fleet {
                 setup.policy,
                 setup.mode,
                 setup.own,
-                !setup.proxies.is_empty(),
+                Way::to(setup.lead, |_| true).leads(),
             ),
             book,
             guards: HashMap::new(),
             mount,
-            proxies: setup.proxies.to_vec(),
+            lead: setup.lead.clone(),
             told: HashMap::new(),
             looked: Instant::now(),
             ward: Ward::new(setup.parents, setup.engine),

@@ -20,7 +20,9 @@ pub enum ResolverError {
     )]
     ResolvConf(io::Error),
     /// CoreDNS is part of the stack.
-    #[error("`resolvers: [coredns]` works beside the stack only: name addresses or `system`")]
+    #[error(
+        "`resolvers: [coredns]` needs to know where CoreDNS is: give --dns, or name addresses or `system`"
+    )]
     CoreDns,
 }
 
@@ -87,8 +89,8 @@ fn of_container() -> Result<Vec<IpAddr>, ResolverError> {
     Ok(found)
 }
 
-/// Turns the policy's list into addresses.
-pub fn resolve(list: &[Resolver], place: Place) -> Result<Vec<IpAddr>, ResolverError> {
+/// Turns the policy's list into addresses. `led`: there is a CoreDNS that DNS is led to.
+pub fn resolve(list: &[Resolver], place: Place, led: bool) -> Result<Vec<IpAddr>, ResolverError> {
     let mut out: Vec<IpAddr> = Vec::new();
     for entry in list {
         match entry {
@@ -104,6 +106,8 @@ pub fn resolve(list: &[Resolver], place: Place) -> Result<Vec<IpAddr>, ResolverE
                 out.extend(found);
             }
             Resolver::Address(a) => out.push(*a),
+            // The programs know it as the name server.
+            Resolver::CoreDns if led => {}
             Resolver::CoreDns => return Err(ResolverError::CoreDns),
         }
     }
@@ -186,7 +190,7 @@ fn exchange(server: SocketAddr, id: u16, patience: Duration) -> io::Result<u8> {
 #[must_use]
 pub fn known(list: &[Resolver]) -> Vec<IpAddr> {
     let each = list.iter().map(std::slice::from_ref);
-    each.filter_map(|one| resolve(one, Place::Host).ok())
+    each.filter_map(|one| resolve(one, Place::Host, false).ok())
         .flatten()
         .collect()
 }

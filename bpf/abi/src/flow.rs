@@ -31,7 +31,7 @@ pub const FLOW_MID_STREAM: u8 = 4;
 pub const FLOW_HAS_SRC: u8 = 8;
 /// `Flow::flags`: it was last judged under a bypass, so that its judgement ends with that bypass.
 pub const FLOW_LIFTED: u8 = 32;
-/// `Flow::flags`: it goes to the proxy, which decides what the kernel does not see.
+/// `Flow::flags`: it goes to the proxy, which decides what the kernel does not see, or to the name server.
 pub const FLOW_PROXIED: u8 = 64;
 /// `Flow::flags`: `dst` and `dst_port` are known (a refused socket has none).
 pub const FLOW_HAS_DST: u8 = 16;
@@ -336,6 +336,10 @@ pub struct DgramPeer {
     pub packets_out: u64,
     /// `PEER_*`.
     pub state: u32,
+    /// Port of `peer`.
+    pub peer_port: u16,
     /// Zero.
-    pub pad: u32,
+    pub pad: u16,
+    /// Whom the packets go to and come from: the flow's other end, or where it is led.
+    pub peer: Ip,
 }

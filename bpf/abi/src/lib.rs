@@ -110,6 +110,10 @@ pub mod programs {
     pub const SENDMSG4: &str = "sendmsg4";
     /// `cgroup/sendmsg6`.
     pub const SENDMSG6: &str = "sendmsg6";
+    /// `cgroup/recvmsg4`.
+    pub const RECVMSG4: &str = "recvmsg4";
+    /// `cgroup/recvmsg6`.
+    pub const RECVMSG6: &str = "recvmsg6";
     /// `cgroup/getpeername4`.
     pub const GETPEERNAME4: &str = "getpeername4";
     /// `cgroup/getpeername6`.
@@ -133,11 +137,13 @@ pub mod programs {
     /// `tc` at the ingress of a container's host-side interface (TCX): see `Backstop` there.
     pub const BACKSTOP: &str = "backstop";
     /// Every program that is attached to the cgroup of a slot.
-    pub const CGROUP: [&str; 11] = [
+    pub const CGROUP: [&str; 13] = [
         CONNECT4,
         CONNECT6,
         SENDMSG4,
         SENDMSG6,
+        RECVMSG4,
+        RECVMSG6,
         GETPEERNAME4,
         GETPEERNAME6,
         SOCK_CREATE,

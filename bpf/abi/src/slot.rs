@@ -24,6 +24,10 @@ pub const SLOT_INBOUND_DENY: u8 = 8;
 
 /// `SlotConfig::flags`: the instance has a proxy, and the policy was compiled for it.
 pub const SLOT_PROXY: u8 = 16;
+/// [`SlotConfig::flags`]: DNS is led to `name_servers`; where the slot reaches none, there is no DNS.
+pub const SLOT_NAME_SERVER: u8 = 32;
+/// [`SlotConfig::flags`]: the policy trusts no resolver, so there is no DNS, led or not.
+pub const SLOT_NO_DNS: u8 = 64;
 
 /// Number of verdicts; indexes of every per-verdict array.
 pub const VERDICTS: usize = 3;
@@ -68,6 +72,8 @@ pub struct SlotConfig {
     pub resolvers: [Ip; MAX_RESOLVERS],
     /// The proxy's addresses, IPv4 (as mapped) and IPv6; zero for none.
     pub proxies: [Ip; 2],
+    /// Addresses of the name server that DNS is led to, likewise.
+    pub name_servers: [Ip; 2],
 }
 
 /// Copies of a slot's configuration for the programs at interfaces, which have no cgroup to find it by.

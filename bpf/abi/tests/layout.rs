@@ -18,7 +18,7 @@ macro_rules! layout {
 #[test]
 fn the_layout_is_the_one_written_down() {
     let now = layout! {
-        SlotConfig { slot, index, policy, generation, bypass_until, udp_idle_ns, mode, flags, resolver_count, phase, resolvers, proxies }
+        SlotConfig { slot, index, policy, generation, bypass_until, udp_idle_ns, mode, flags, resolver_count, phase, resolvers, proxies, name_servers }
         SlotInfo { slot, loader, cgroup_id, since, agent, project, command, policy_file, cgroup, container_id, container_name, bypass_since, bypass_by, bypass_reason, weaknesses }
         SlotMetrics { slot, rate, max_names, max_addrs, max_folds, opened, ended, folded, bytes_in, bytes_out, trouble, denied, names_used, addrs_used, folds_used, rate_window, rate_count, catch_all, recorded }
         ConfigCopies { turn, configs }
@@ -47,7 +47,7 @@ fn the_layout_is_the_one_written_down() {
         TcpCounts { acked, received, segs_in, segs_out, snd_nxt, snd_una, rcv_nxt, srtt, retrans }
         Handled { left }
         HeirKey { cookie, peer, port, proto, kind }
-        DgramPeer { flow, last, idle_ns, bytes_in, bytes_out, packets_in, packets_out, state }
+        DgramPeer { flow, last, idle_ns, bytes_in, bytes_out, packets_in, packets_out, state, peer_port, peer }
     };
     let written = include_str!("layout.txt");
     assert_eq!(

@@ -26,6 +26,7 @@ fn slot(mode: u8) -> SlotConfig {
         pad: [0; 4],
         resolvers,
         proxies: [Ip::default(); 2],
+        name_servers: [Ip::default(); 2],
     }
 }
 
@@ -314,4 +315,72 @@ fn a_proxy_is_of_the_flows_own_family_or_over_ipv4() {
         (proxy_port(443), proxy_port(55_535), proxy_port(55_536)),
         (10_443, 65_535, 0)
     );
+}
+
+#[test]
+fn dns_is_led_whomever_it_is_meant_for_while_the_policy_holds() {
+    let server = ip("203.0.113.53");
+    let mut cfg = slot(MODE_ENFORCE);
+    cfg.flags |= SLOT_NAME_SERVER;
+    cfg.name_servers[0] = server;
+    let told = |cfg: &SlotConfig, to: &str, proto, port, best| {
+        let to = ip(to);
+        let d = egress(cfg, 5, &to, proto, port, best);
+        if is_led(cfg, 5, &to, proto, port) {
+            led(d)
+        } else {
+            d
+        }
+    };
+    let to_server = FLOW_DNS | FLOW_PROXIED;
+    for (to, proto, port, verdict, flags) in [
+        ("192.0.2.53", IPPROTO_UDP, 53, VERDICT_ALLOWED, to_server),
+        ("198.51.100.7", IPPROTO_TCP, 53, VERDICT_ALLOWED, to_server),
+        ("2001:db8::1", IPPROTO_UDP, 53, VERDICT_ALLOWED, to_server),
+        // Itself is asked as it is.
+        ("203.0.113.53", IPPROTO_UDP, 53, VERDICT_ALLOWED, FLOW_DNS),
+        ("198.51.100.7", IPPROTO_TCP, 853, VERDICT_DENIED, 0),
+        ("198.51.100.7", 132, 53, VERDICT_DENIED, 0),
+    ] {
+        let d = told(&cfg, to, proto, port, NONE);
+        assert_eq!(
+            (d.verdict, d.flags),
+            (verdict, flags),
+            "{to} {proto} {port}"
+        );
+    }
+    // What is closed to everybody is no way around.
+    let builtin = pack(ACTION_BUILTIN, 0, false);
+    let d = told(&cfg, "169.254.169.254", IPPROTO_UDP, 53, builtin);
+    assert_eq!((d.verdict, d.reason), (VERDICT_DENIED, reason::BUILTIN));
+    // Where there is no way to it there is no DNS.
+    let d = direct(&cfg, 5, told(&cfg, "192.0.2.53", IPPROTO_UDP, 53, NONE));
+    assert_eq!(
+        (d.verdict, d.reason),
+        (VERDICT_DENIED, reason::NO_PROXY_PATH)
+    );
+    cfg.flags |= SLOT_NO_DNS;
+    for to in ["198.51.100.7", "203.0.113.53"] {
+        let d = told(&cfg, to, IPPROTO_UDP, 53, NONE);
+        assert_eq!(
+            (d.verdict, d.reason),
+            (VERDICT_DENIED, reason::RESOLVER),
+            "{to}"
+        );
+    }
+    cfg.flags &= !SLOT_NO_DNS;
+    for loosened in [
+        SlotConfig {
+            mode: MODE_OBSERVE,
+            ..cfg
+        },
+        SlotConfig {
+            bypass_until: 6,
+            ..cfg
+        },
+    ] {
+        let d = told(&loosened, "198.51.100.7", IPPROTO_UDP, 53, NONE);
+        assert_eq!(d.flags & FLOW_PROXIED, 0);
+        assert_ne!(d.verdict, VERDICT_DENIED);
+    }
 }

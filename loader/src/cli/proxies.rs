@@ -48,6 +48,17 @@ pub struct RenderArgs {
     pub files: ProxyArgs,
 }
 
+/// Where connections and DNS are led.
+#[derive(Clone, Debug, Default, Args)]
+pub struct LeadArgs {
+    /// Address of the proxy (Envoy, configured by `policy render`) that decides about requests; one of each IP version
+    #[arg(long, value_name = "IP", value_parser = address)]
+    pub proxy: Vec<IpAddr>,
+    /// Address of the name server (CoreDNS, configured by `policy render`) that every DNS query is led to, whomever it was meant for; one of each IP version
+    #[arg(long, value_name = "IP", value_parser = address)]
+    pub dns: Vec<IpAddr>,
+}
+
 /// Where the proxies' configuration goes, and what it points at.
 #[derive(Clone, Debug, Args)]
 pub struct ProxyArgs {

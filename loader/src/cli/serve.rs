@@ -1,9 +1,9 @@
 //! Arguments of `serve`.
 
-use super::{Mode, OtlpArgs};
+use super::{LeadArgs, Mode, OtlpArgs};
 use clap::Args;
 use ipnet::IpNet;
-use std::{net::IpAddr, path::PathBuf};
+use std::path::PathBuf;
 
 /// What `serve --help` says behind the options.
 pub(super) const HELP: &str = "Puts every container that has the label dev.clawker.agent under the firewall, from its start to its last socket, and sends a record of every flow to the bridge. Containers without the label are left alone.
@@ -43,9 +43,9 @@ pub struct ServeArgs {
     /// Network of the monitor itself (its store, its collector's inner side): closed to agents in every mode and under bypass
     #[arg(long, value_name = "CIDR")]
     pub own_network: Vec<IpNet>,
-    /// Address of the proxy (Envoy, configured by `policy render`) that decides about requests; one of each IP version
-    #[arg(long, value_name = "IP", value_parser = super::proxies::address)]
-    pub proxy: Vec<IpAddr>,
+    /// Where connections and DNS are led.
+    #[command(flatten)]
+    pub lead: LeadArgs,
     /// Append every record to FILE, one JSON object a line; without --otlp nothing goes to the bridge then
     #[arg(short, long, value_name = "FILE")]
     pub out: Option<PathBuf>,

@@ -137,7 +137,14 @@ pub(super) fn put(
 ) -> Result<Option<Replaced>, CommandError> {
     enrol::replace_policy(pins, index, &file.name, |id, old| {
         let at = (id, Place::of(old));
-        rules(&file.name, &file.policy, who, at, mode, Way::of(old).there)
+        rules(
+            &file.name,
+            &file.policy,
+            who,
+            at,
+            mode,
+            Way::of(old).leads(),
+        )
     })
 }
 

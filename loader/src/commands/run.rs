@@ -18,6 +18,7 @@ use crate::{
     cli::RunArgs,
     contain::{Plan, WITHHELD},
     control::{self, Gate},
+    enrol::Way,
     instance::{Found, InstanceError, Root},
     kernel::Sizes,
     policy_file::{self, PolicyFile},
@@ -178,7 +179,7 @@ fn rules(
         who,
         (FIRST_POLICY, Place::Host),
         args.mode,
-        !args.proxy.is_empty(),
+        Way::to(&args.lead, |_| true).leads(),
     )
 }
 

@@ -80,7 +80,7 @@ pub(super) fn serve(root: &Root, control_dir: &Path, args: &ServeArgs) -> Result
         parents: &args.cgroup_parent,
         engine: Some(&args.engine),
         own: &args.own_network,
-        proxies: &args.proxy,
+        lead: &args.lead,
     };
     let unsent = sink.export.as_ref().and_then(|e| e.log.as_ref());
     let unsent = unsent.map(Outlet::unsent);

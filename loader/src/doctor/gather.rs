@@ -113,7 +113,8 @@ fn pin_place(root: &Root) -> PinPlace {
 
 /// Addresses of the resolvers that the machine uses.
 pub fn system_resolvers() -> Result<Vec<IpAddr>, String> {
-    resolvers::resolve(&[Resolver::System], resolvers::Place::Host).map_err(|e| e.to_string())
+    resolvers::resolve(&[Resolver::System], resolvers::Place::Host, false)
+        .map_err(|e| e.to_string())
 }
 
 /// Looks at what is around. `leftovers`: also at what other instances left.

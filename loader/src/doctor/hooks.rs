@@ -147,6 +147,9 @@ fn loss(hook: &str) -> &'static str {
         programs::SENDMSG4 | programs::SENDMSG6 => {
             "datagrams are judged at the packet only: the call does not fail, and records lack the process"
         }
+        programs::RECVMSG4 | programs::RECVMSG6 => {
+            "answers seem to come from the name server instead of the one that was asked: resolvers throw them away"
+        }
         programs::GETPEERNAME4 | programs::GETPEERNAME6 => {
             "agents see the proxy's address instead of the one they asked for"
         }

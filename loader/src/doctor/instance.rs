@@ -380,7 +380,7 @@ pub(super) mod sample {
         assert_eq!(after(|_| {}), []);
         let all: Vec<String> = findings(&well()).into_iter().map(|f| f.what).collect();
         assert!(
-            all.contains(&"11 of 11 hooks effective on clawker/run-1".to_owned()),
+            all.contains(&"13 of 13 hooks effective on clawker/run-1".to_owned()),
             "{all:#?}"
         );
     }

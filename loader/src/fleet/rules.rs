@@ -4,7 +4,8 @@
 use super::FleetError;
 use crate::{
     cli::Mode,
-    commands, enrol,
+    commands,
+    enrol::{self, Leads},
     kernel::{KernelError, Pins},
     policy_file::PolicyFile,
     record::Owner,
@@ -57,8 +58,8 @@ pub(super) struct Rules {
     mode: Option<Mode>,
     /// Networks of the monitor itself.
     own: Vec<IpNet>,
-    /// Whether there is a proxy.
-    proxy: bool,
+    /// What is led to proxies.
+    leads: Leads,
     loaded: Vec<Loaded>,
     last: u32,
     /// How often the file has been replaced.
@@ -87,7 +88,7 @@ impl Rules {
         file: Option<PolicyFile>,
         mode: Option<Mode>,
         own: &[IpNet],
-        proxy: bool,
+        leads: Leads,
     ) -> Self {
         // An empty policy denies everything.
         let empty = Policy::parse("version: 1\n").policy;
@@ -105,7 +106,7 @@ impl Rules {
             nothing: empty.unwrap_or_else(Policy::observe),
             mode,
             own: own.to_vec(),
-            proxy,
+            leads,
             loaded: Vec::new(),
             last: 0,
             replaced: 0,
@@ -154,13 +155,14 @@ impl Rules {
             None => {
                 let id = self.fresh(used);
                 let wrong = |e| FleetError::Rules(Box::new(e));
-                let compiled = commands::compile(self.name(), &selected, id, self.mode, self.proxy)
-                    .map_err(wrong)?;
+                let compiled =
+                    commands::compile(self.name(), &selected, id, self.mode, self.leads.proxy)
+                        .map_err(wrong)?;
                 self.load(pins, key, id, &compiled)?
             }
         };
         let loaded = &mut self.loaded[at];
-        let resolvers = resolvers::resolve(&loaded.compiled.resolvers, place)?;
+        let resolvers = resolvers::resolve(&loaded.compiled.resolvers, place, self.leads.names)?;
         loaded.users += 1;
         Ok(loaded.placed(resolvers))
     }

@@ -279,7 +279,7 @@ impl Fleet {
     /// The way to the proxy: for whoever shares a network with it.
     pub(super) fn way(&self, m: &Member) -> Way {
         let near = |p: IpAddr| m.container.networks.iter().any(|n| n.contains(&p));
-        Way::to(&self.proxies, |p| {
+        Way::to(&self.lead, |p| {
             (place(m) == Place::Host && !m.newborn) || near(p)
         })
     }

@@ -3,8 +3,8 @@
 use super::Seat;
 use crate::kernel::Learned;
 use abi::{
-    DIRECTION_EGRESS, Flow, HeirKey, IPPROTO_TCP, NO_RULE, PHASE_GONE, PHASE_HEIR, PHASE_WAITING,
-    SlotConfig, SlotInfo, reason,
+    DIRECTION_EGRESS, FLOW_PROXIED, Flow, HeirKey, IPPROTO_TCP, LiveFlow, NO_RULE, PHASE_GONE,
+    PHASE_HEIR, PHASE_WAITING, SlotConfig, SlotInfo, reason,
 };
 
 /// A new seat in the row of the old one. If the old set stands aside already, nothing is waited for.
@@ -44,13 +44,17 @@ pub(super) fn resettle(learned: &mut Learned, slot: u32) {
 }
 
 /// A flow as it goes on. Its generation is none of the slot's: it is judged before anything passes.
-pub(super) fn heir(cookie: u64, flow: &Flow, new: &SlotConfig) -> (HeirKey, Flow) {
+pub(super) fn heir(live: &LiveFlow, new: &SlotConfig) -> (HeirKey, Flow) {
+    let (flow, tail) = (&live.flow, &live.tail);
     let mut key = HeirKey {
-        cookie,
+        cookie: live.cookie,
         ..HeirKey::default()
     };
     if flow.proto != IPPROTO_TCP {
-        let (peer, port) = if flow.direction == DIRECTION_EGRESS {
+        let (peer, port) = if flow.flags & FLOW_PROXIED != 0 {
+            // A port, in a field of the ABI's width.
+            (tail.proxy, tail.proxy_port as u16)
+        } else if flow.direction == DIRECTION_EGRESS {
             (flow.dst, flow.dst_port)
         } else {
             (flow.src, flow.src_port)

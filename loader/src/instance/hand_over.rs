@@ -289,7 +289,7 @@ impl Predecessor {
             resettle(&mut learned, new.slot);
             engine.learn(new.index, &learned)?;
             let own = live.iter().filter(|l| l.flow.slot == slot);
-            let heirs: Vec<_> = own.map(|l| heir(l.cookie, &l.flow, new)).collect();
+            let heirs: Vec<_> = own.map(|l| heir(l, new)).collect();
             // The new programs use what is there as soon as the old ones stand aside.
             let waits = m.old.config.is_some_and(|c| c.phase != PHASE_GONE);
             let over = waits && reading == Reading::First;

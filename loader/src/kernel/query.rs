@@ -77,6 +77,8 @@ const HOOKS: [(&str, bpf_attach_type); programs::CGROUP.len()] = {
         (programs::CONNECT6, at::BPF_CGROUP_INET6_CONNECT),
         (programs::SENDMSG4, at::BPF_CGROUP_UDP4_SENDMSG),
         (programs::SENDMSG6, at::BPF_CGROUP_UDP6_SENDMSG),
+        (programs::RECVMSG4, at::BPF_CGROUP_UDP4_RECVMSG),
+        (programs::RECVMSG6, at::BPF_CGROUP_UDP6_RECVMSG),
         (programs::GETPEERNAME4, at::BPF_CGROUP_INET4_GETPEERNAME),
         (programs::GETPEERNAME6, at::BPF_CGROUP_INET6_GETPEERNAME),
         (programs::SOCK_CREATE, at::BPF_CGROUP_INET_SOCK_CREATE),

@@ -3,6 +3,7 @@
 use crate::{agent::code, cgroup_root, clear, eventually, run::Bench, talk::Talk};
 use ebpf_manager::{
     cgroup::Cgroup,
+    cli::LeadArgs,
     docker::{Container, Newborn, News},
     fleet::{self, Fleet, Setup},
     instance::Root,
@@ -12,7 +13,6 @@ use ebpf_manager::{
 };
 use serde_json::Value;
 use std::{
-    net::IpAddr,
     path::PathBuf,
     process::Command,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -47,8 +47,8 @@ impl Ground {
 struct Around<'a> {
     /// Guarded parents.
     parents: &'a [String],
-    /// Addresses of the proxy.
-    proxies: &'a [IpAddr],
+    /// Where connections and DNS are led.
+    lead: LeadArgs,
 }
 
 /// A container.
@@ -75,13 +75,10 @@ impl Yard {
         Self::with(policy, fleet::sizes(agents), LINGER, |_, sink| sink)
     }
 
-    /// The same beside a proxy at these addresses.
+    /// The same beside proxies.
     #[must_use]
-    pub fn beside(proxies: &[IpAddr], policy: &str, agents: u32) -> Self {
-        let around = Around {
-            parents: &[],
-            proxies,
-        };
+    pub fn beside(lead: LeadArgs, policy: &str, agents: u32) -> Self {
+        let around = Around { parents: &[], lead };
         let sizes = fleet::sizes(agents);
         let ground = Ground::new();
         Self::open(
@@ -105,7 +102,7 @@ impl Yard {
         let ground = Ground::new();
         let around = Around {
             parents: &[],
-            proxies: &[],
+            lead: LeadArgs::default(),
         };
         Self::open((Bench::new(), ground), policy, sizes, linger, around, sink)
     }
@@ -148,7 +145,7 @@ impl Yard {
         let sizes = fleet::sizes(2);
         let around = Around {
             parents,
-            proxies: &[],
+            lead: LeadArgs::default(),
         };
         Self::open((bench, ground), policy, sizes, LINGER, around, |_, s| s)
     }
@@ -187,7 +184,7 @@ impl Yard {
             parents: around.parents,
             engine: None,
             own: &[],
-            proxies: around.proxies,
+            lead: &around.lead,
         };
         let fleet = Fleet::open(&root, setup, &mut sink).expect("the programs load");
         Self {

@@ -49,6 +49,7 @@ fn programs(told: &Explanation<'_>, question: &Question<'_>, mode: u8) -> (bool,
         pad: [0; 4],
         resolvers,
         proxies: [Ip::default(); 2],
+        name_servers: [Ip::default(); 2],
     };
     let best = best(&compiled, question).map_or(bpf::decide::NONE, |(action, rule)| {
         bpf::decide::pack(action, rule, false)

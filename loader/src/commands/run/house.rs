@@ -134,7 +134,7 @@ impl House {
             resolvers,
             Place::Host,
         );
-        let config = Way::to(&args.proxy, |_| true).lead(config);
+        let config = Way::to(&args.lead, |_| true).lead(config);
         engine.enrol(&identity.info(slot, session::boot_now()), &config)?;
         let mut session = Session::new(engine.rings()?, &instance.pins);
         let owner = Owner {

@@ -96,7 +96,7 @@ fn an_instance_that_is_well_has_no_problem_and_its_numbers_add_up() {
     let ok = check.of("ok");
     let all = abi::maps::ALL.len();
     for says in [
-        format!("11 of 11 hooks effective on clawker/{}", w.id),
+        format!("13 of 13 hooks effective on clawker/{}", w.id),
         format!("{all} of {all} pinned maps are those of its programs"),
         "accounting: 3 flows = 2 recorded + 0 waiting + 1 live".to_owned(),
         "the kernel accepts every program".to_owned(),
@@ -113,7 +113,7 @@ fn an_instance_that_is_well_has_no_problem_and_its_numbers_add_up() {
         .unwrap();
     let text = String::from_utf8(out.stdout).unwrap();
     assert!(
-        text.contains(&format!("✔ {}: 11 of 11 hooks", w.id)),
+        text.contains(&format!("✔ {}: 13 of 13 hooks", w.id)),
         "{text}"
     );
     assert!(
@@ -326,7 +326,7 @@ fn a_dead_loader_is_named_and_what_waits_is_counted() {
         let hooks = check
             .of("ok")
             .iter()
-            .any(|f| f.contains("11 of 11 hooks effective"));
+            .any(|f| f.contains("13 of 13 hooks effective"));
         assert!(hooks, "{:#?}", check.findings);
     }
     w.talk.say("end");

@@ -44,6 +44,7 @@ mod policy_exchange;
 mod policy_live;
 mod policy_tools;
 mod redirect;
+mod redirect_names;
 mod reload;
 mod reload_load;
 mod reload_trust;

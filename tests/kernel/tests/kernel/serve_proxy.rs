@@ -1,8 +1,10 @@
 //! Agents beside a proxy: who shares a network with it is led there, and nobody else gets what needs it.
 
+use ebpf_manager::cli::LeadArgs;
 use kernel_tests::{
     agent::code,
     check::fields,
+    dns::{RESOLVER, Resolver},
     eventually,
     fleet::{Pod, Yard},
     peer::{drain, once},
@@ -32,8 +34,13 @@ fn join(yard: &mut Yard, pod: &mut Pod, networks: &[&str]) {
 
 #[test]
 fn whoever_shares_a_network_with_the_proxy_is_led_there() {
-    let proxies = ["192.0.2.53", "2001:db8::53"].map(|ip| ip.parse().unwrap());
-    let mut yard = Yard::beside(&proxies, POLICY, 4);
+    let lead = LeadArgs {
+        proxy: ["192.0.2.53", "2001:db8::53"]
+            .map(|ip| ip.parse().unwrap())
+            .into(),
+        dns: Vec::new(),
+    };
+    let mut yard = Yard::beside(lead, POLICY, 4);
     let mut near = yard.pod("near", ("near", "shop"), TWO);
     let mut far = yard.pod("far", ("far", "shop"), TWO);
     join(&mut yard, &mut near, &["10.9.0.0/16", "192.0.2.0/24"]);
@@ -88,6 +95,46 @@ fn whoever_shares_a_network_with_the_proxy_is_led_there() {
     }
     for pod in [near, far] {
         yard.stop(pod);
+    }
+    yard.is_empty();
+}
+
+#[test]
+fn whoever_shares_no_network_with_the_name_server_has_no_dns() {
+    const ASK: &str = "for to in iter(hear, ''): say(udp(query('api.example'), to))";
+    let lead = LeadArgs {
+        proxy: Vec::new(),
+        dns: vec![RESOLVER.parse().unwrap()],
+    };
+    let policy = "resolvers: [coredns]\nrules: [{ dst: api.example, proto: tcp, port: 443 }]\n";
+    let mut yard = Yard::beside(lead, policy, 4);
+    let server = Resolver::naming(&[("api.example", "203.0.113.9")]);
+    let mut near = yard.pod("near", ("near", "shop"), ASK);
+    let mut far = yard.pod("far", ("far", "shop"), ASK);
+    join(&mut yard, &mut near, &["192.0.2.0/24"]);
+    join(&mut yard, &mut far, &["10.9.0.0/16"]);
+    for pod in [&mut near, &mut far] {
+        pod.agent.say("go");
+    }
+    for to in ["127.0.0.11", "198.51.100.7"] {
+        for pod in [&mut near, &mut far] {
+            pod.agent.say(to);
+        }
+        assert!(near.agent.hear().starts_with('b'), "{to}");
+        assert_eq!(far.agent.hear(), "EPERM", "{to}");
+    }
+    assert_eq!(server.asked(), ["api.example", "api.example"]);
+    for pod in [near, far] {
+        yard.stop(pod);
+    }
+    let records = yard.records(4);
+    for r in &records {
+        let wanted = if r["agent"] == "near" {
+            json!({"verdict": "ALLOWED", "reason": "resolver", "proxy_ip": RESOLVER})
+        } else {
+            json!({"verdict": "DENIED", "reason": "no_proxy_path", "proxy_ip": null})
+        };
+        fields(r, &wanted);
     }
     yard.is_empty();
 }

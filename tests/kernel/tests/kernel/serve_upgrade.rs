@@ -2,6 +2,7 @@
 
 use crate::upgrade_other::old_loader;
 use ebpf_manager::{
+    cli::LeadArgs,
     fleet::{Fleet, Setup},
     instance::Root,
     policy_file,
@@ -27,7 +28,7 @@ fn open(bench: &Bench, root: &Root, sink: &mut Sink) -> Fleet {
         parents: &[],
         engine: None,
         own: &[],
-        proxies: &[],
+        lead: &LeadArgs::default(),
     };
     Fleet::open(root, setup, sink).unwrap()
 }
