@@ -58,6 +58,7 @@ toolchain: ## install what building and testing need, and print the versions
 	scripts/compose.sh
 	scripts/opensearch.sh
 	scripts/envoy.sh
+	scripts/coredns.sh
 	scripts/prometheus.sh
 
 ##@ Test
@@ -103,6 +104,7 @@ test-stack: ## compose.yaml, collector, OpenSearch and Prometheus as they are sh
 	@scripts/collector.sh --quiet
 	@scripts/opensearch.sh --quiet
 	@scripts/envoy.sh --quiet
+	@scripts/coredns.sh --quiet
 	@scripts/prometheus.sh --quiet
 	cargo build --locked -p ebpf-manager -p otlp-bridge -p provision --bins
 	$(as_root) cargo nextest run --locked -p stack-tests
