@@ -1,28 +1,41 @@
 //! CoreDNS's file: which names each agent may ask for, and a line for each query.
 //!
 //! CoreDNS takes the block with the longest zone that a name is in, of those the first whose `view` holds,
-//! and goes on to shorter zones where none holds. So every agent has its zones, and one block for
-//! everything else that answers NXDOMAIN.
+//! and goes on to shorter zones where none holds. So every agent has its zones, each with a view that holds
+//! for the names of it that may be asked for, and one block for everything else that answers NXDOMAIN. A
+//! block is all open or all closed, and the verdict is a word of its log format.
 
 use crate::agent::{Agent, Fleet};
 use crate::names::Regions;
 use crate::settings::Settings;
 use policy::{Action, Policy, Resolver, Selected};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
-/// Format of the query log. The name is last: whoever asks chooses it, and nothing follows that it could
-/// be mistaken for.
-pub const LOG_FORMAT: &str = "clawker {remote} {port} {proto} {type} {rcode} {duration} {name}";
+/// Most characters of a name with its last dot: a policy knows no longer ones.
+const MAX_DOTTED: usize = 252;
 
-/// Parts of a zone that may be asked for.
+/// A label as policies know them, which neither begins nor ends with a hyphen.
+const LABEL: &str = "[_a-z0-9]([-_a-z0-9]*[_a-z0-9])?";
+
+/// Format of the query log's lines in a block. The name is last: whoever asks chooses it, and nothing follows
+/// that it could be mistaken for.
+fn log_format(verdict: &str) -> String {
+    format!(
+        "clawker {verdict} {{remote}} {{port}} {{proto}} {{type}} {{rcode}} {{duration}} {{name}}"
+    )
+}
+
+/// What of a zone may be asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Open {
+enum Open {
     /// The name itself.
-    apex: bool,
+    Apex,
     /// What is below it and in no longer zone.
-    below: bool,
+    Below,
+    /// Both.
+    Tree,
 }
 
 /// Renders a policy for the agents of a fleet. Addresses of nobody are refused.
@@ -44,22 +57,20 @@ pub fn render(policy: &Policy, fleet: &Fleet, settings: &Settings) -> String {
         };
         let _ = writeln!(text, "\n# {}", comment(&agent.title()));
         if selected.default == Action::Allow || !enforced {
-            view.block(&mut text, &zones(&[".".to_owned()], port), &[], true);
+            view.open(&mut text, &zones(&[".".to_owned()], port), None);
             continue;
         }
-        for (open, names) in open_zones(&selected) {
-            for names in apart(open, names) {
-                let closed = closed(open, &names);
-                let forward = open.apex || open.below;
-                view.block(&mut text, &zones(&names, port), &closed, forward);
-            }
+        for ((labels, open), names) in open_zones(&selected) {
+            let names = zones(&names, port);
+            view.open(&mut text, &names, Some(&spelling(labels, open)));
         }
-        view.block(&mut text, &zones(&[".".to_owned()], port), &[], false);
+        view.closed(&mut text, port);
     }
     let _ = write!(
         text,
-        "\n# Nobody that is known.\n.:{port} {{\n{}    log . \"{LOG_FORMAT}\"\n    errors\n    reload 2s\n    template ANY ANY . {{\n        rcode REFUSED\n    }}\n}}\n",
+        "\n# Nobody that is known.\n.:{port} {{\n{}    log . \"{}\"\n    errors\n    reload 2s\n    template ANY ANY {{\n        rcode REFUSED\n    }}\n}}\n",
         bind(settings),
+        log_format("DENIED"),
     );
     text
 }
@@ -83,62 +94,38 @@ fn upstream(policy: &Policy, settings: &Settings) -> String {
     addresses.join(" ")
 }
 
-/// Zones by what of them is open, the names in order.
-fn open_zones(selected: &Selected<'_>) -> BTreeMap<Open, Vec<String>> {
+/// Zones by their number of labels and by what of them is open, the names in order. Of a zone that is missing
+/// here nothing is open, and neither is anything of the zones around it.
+fn open_zones(selected: &Selected<'_>) -> BTreeMap<(usize, Open), Vec<String>> {
     let regions = Regions::of(selected.rules().iter().copied());
-    let mut zones: BTreeMap<Open, Vec<String>> = BTreeMap::new();
+    let mut zones: BTreeMap<(usize, Open), Vec<String>> = BTreeMap::new();
     for base in regions.bases() {
-        let open = Open {
-            apex: selected.may_resolve(base),
-            below: selected.may_resolve(&regions.stranger(base)),
+        let apex = selected.may_resolve(base);
+        let below = selected.may_resolve(&regions.stranger(base));
+        let open = match (apex, below) {
+            (true, true) => Open::Tree,
+            (true, false) => Open::Apex,
+            (false, true) => Open::Below,
+            (false, false) => continue,
         };
-        zones.entry(open).or_default().push(base.to_owned());
+        let labels = base.split('.').count();
+        zones
+            .entry((labels, open))
+            .or_default()
+            .push(base.to_owned());
     }
     zones
 }
 
-/// Groups of zones of which none is inside another where expressions close a part: what closes the one
-/// would close the other.
-fn apart(open: Open, mut names: Vec<String>) -> Vec<Vec<String>> {
-    if open.apex == open.below {
-        return vec![names];
-    }
-    names.sort_by_key(|name| (name.matches('.').count(), name.clone()));
-    let mut groups: Vec<BTreeSet<String>> = Vec::new();
-    for name in names {
-        let parents = |name: &str| -> Vec<String> {
-            let dots = name.match_indices('.');
-            dots.map(|(dot, _)| name[dot + 1..].to_owned()).collect()
-        };
-        let parents = parents(&name);
-        let free = |group: &&mut BTreeSet<String>| parents.iter().all(|one| !group.contains(one));
-        match groups.iter_mut().find(free) {
-            Some(group) => {
-                group.insert(name);
-            }
-            None => groups.push(BTreeSet::from([name])),
-        }
-    }
-    groups
-        .into_iter()
-        .map(|group| group.into_iter().collect())
-        .collect()
-}
-
-/// Names of a zone that are closed although the zone is served, as expressions of Go.
-fn closed(open: Open, names: &[String]) -> Vec<String> {
-    let quoted = |name: &String| name.replace('.', r"\.");
-    match (open.apex, open.below) {
-        (true, false) => names
-            .iter()
-            .map(|name| format!(r"(?i)^.+\.{}\.$", quoted(name)))
-            .collect(),
-        (false, true) => names
-            .iter()
-            .map(|name| format!(r"(?i)^{}\.$", quoted(name)))
-            .collect(),
-        _ => Vec::new(),
-    }
+/// How the open names of zones with so many labels are spelled, as an expression. CoreDNS writes a name in
+/// small letters, and what is no letter of a name with a backslash: such names are no rule's.
+fn spelling(labels: usize, open: Open) -> String {
+    let count = match open {
+        Open::Apex => format!("{{{labels}}}"),
+        Open::Tree => format!("{{{labels},}}"),
+        Open::Below => format!("{{{},}}", labels + 1),
+    };
+    format!("len(name()) <= {MAX_DOTTED} && name() matches '^({LABEL}[.]){count}$'")
 }
 
 fn zones(names: &[String], port: u16) -> Vec<String> {
@@ -177,42 +164,45 @@ struct View<'a> {
 }
 
 impl View<'_> {
-    /// One block: zones, of which some names are closed, and the rest is forwarded or does not exist.
-    fn block(&self, text: &mut String, zones: &[String], closed: &[String], forward: bool) {
+    /// A block whose names are asked for upstream: all that are in its zones, or those that are spelled so.
+    fn open(&self, text: &mut String, zones: &[String], spelling: Option<&str>) {
+        self.begin(text, zones, spelling, "ALLOWED");
+        // The keys of Encrypted Client Hello are in these records; an empty answer has clients do without.
+        for kind in ["HTTPS", "SVCB"] {
+            let _ = write!(
+                text,
+                "    template ANY {kind} {{\n        rcode NOERROR\n    }}\n"
+            );
+        }
+        let _ = writeln!(text, "    forward . {}\n}}", self.upstream);
+    }
+
+    /// The block of every other name.
+    fn closed(&self, text: &mut String, port: u16) {
+        self.begin(text, &zones(&[".".to_owned()], port), None, "DENIED");
+        text.push_str("    template ANY ANY {\n        rcode NXDOMAIN\n    }\n}\n");
+    }
+
+    fn begin(&self, text: &mut String, zones: &[String], spelling: Option<&str>, verdict: &str) {
         let from: Vec<String> = self
             .agent
             .addresses
             .iter()
             .map(|addr| client(*addr))
             .collect();
+        let from = from.join(" || ");
+        let expression = match spelling {
+            Some(spelling) => format!("({from}) && {spelling}"),
+            None => from,
+        };
         let _ = write!(
             text,
-            "{} {{\n{}    view agent{} {{\n        expr {}\n    }}\n    log . \"{LOG_FORMAT}\"\n    errors\n",
+            "{} {{\n{}    view agent{} {{\n        expr {expression}\n    }}\n    log . \"{}\"\n    errors\n",
             zones.join(" "),
             bind(self.settings),
             self.number,
-            from.join(" || "),
+            log_format(verdict),
         );
-        if !closed.is_empty() {
-            text.push_str("    template ANY ANY {\n");
-            for expression in closed {
-                let _ = writeln!(text, "        match {expression}");
-            }
-            text.push_str("        rcode NXDOMAIN\n        fallthrough\n    }\n");
-        }
-        if forward {
-            // The keys of Encrypted Client Hello are in these records; an empty answer has clients do without.
-            for kind in ["HTTPS", "SVCB"] {
-                let _ = write!(
-                    text,
-                    "    template ANY {kind} {{\n        rcode NOERROR\n    }}\n"
-                );
-            }
-            let _ = writeln!(text, "    forward . {}", self.upstream);
-        } else {
-            text.push_str("    template ANY ANY {\n        rcode NXDOMAIN\n    }\n");
-        }
-        text.push_str("}\n");
     }
 }
 

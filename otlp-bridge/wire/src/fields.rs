@@ -232,10 +232,10 @@ fields! {
         L4_PROTO: Text = "l4_proto";
         /// Application protocol; `unknown` in records from the kernel.
         L7_PROTO: Text = "l7_proto";
-    }
-    "flows, Envoy" {
         /// `ALLOWED`, `DENIED` or `BYPASSED`.
         VERDICT: Text = "verdict";
+    }
+    "flows, Envoy" {
         /// Where the flow went, as the agent asked for it, before any redirect.
         DST_IP: Address = "dst_ip";
         /// Port of `dst_ip`; absent for protocols without ports.

@@ -22,6 +22,12 @@ pub const BOB: Holder = Holder {
     project: "shop",
     ip: "192.0.2.2",
 };
+/// One that has an address of IPv6.
+pub const CAT: Holder = Holder {
+    agent: "cat",
+    project: "acme",
+    ip: "2001:db8::1",
+};
 
 /// How long a record may take on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -66,7 +72,7 @@ impl Chain {
             crate::opensearch::ADDRESS,
         );
         let collector = Collector::start(dir.path());
-        let bridge = Bridge::start(dir.path(), &[ANN, BOB]);
+        let bridge = Bridge::start(dir.path(), &[ANN, BOB, CAT]);
         Self {
             store,
             collector,

@@ -11,9 +11,10 @@ use regex::Regex;
 struct Block {
     zones: Vec<String>,
     clients: String,
-    closed: Vec<String>,
+    spelling: Option<Regex>,
+    verdict: String,
     forwards: bool,
-    rcode: String,
+    denies: bool,
 }
 
 fn blocks(text: &str) -> Vec<Block> {
@@ -38,10 +39,15 @@ fn blocks(text: &str) -> Vec<Block> {
         };
         let (word, rest) = line.trim().split_once(' ').unwrap_or((line.trim(), ""));
         match word {
-            "expr" => block.clients = rest.to_owned(),
-            "match" => block.closed.push(rest.to_owned()),
+            "expr" => {
+                let (clients, spelling) = rest.split_once(" && ").unwrap_or((rest, ""));
+                block.clients = clients.to_owned();
+                let spelling = spelling.split('\'').nth(1);
+                block.spelling = spelling.map(|one| Regex::new(one).unwrap());
+            }
+            "log" => block.verdict = rest.split(' ').nth(2).unwrap().to_owned(),
             "forward" => block.forwards = true,
-            "rcode" => block.rcode = rest.to_owned(),
+            "rcode" => block.denies |= rest != "NOERROR",
             _ => {}
         }
     }
@@ -50,16 +56,17 @@ fn blocks(text: &str) -> Vec<Block> {
 
 /// The longest zone first, of each the blocks in order.
 fn forwarded(blocks: &[Block], client: &str, name: &str) -> bool {
+    let dotted = format!("{name}.");
     let mut zone = name;
     loop {
         let of = |block: &&Block| {
+            let spelled = |one: &Regex| one.is_match(&dotted);
             block.zones.iter().any(|one| one == zone)
                 && (block.clients.is_empty() || block.clients.contains(&format!("'{client}/")))
+                && block.spelling.as_ref().is_none_or(spelled)
         };
         if let Some(block) = blocks.iter().find(of) {
-            let dotted = format!("{name}.");
-            let closed = |one: &String| Regex::new(one).unwrap().is_match(&dotted);
-            return block.forwards && !block.closed.iter().any(closed);
+            return block.forwards;
         }
         zone = match zone.split_once('.') {
             Some((_, rest)) => rest,
@@ -82,11 +89,19 @@ proptest! {
         let fleet = Fleet::new(agents.to_vec()).unwrap();
         let text = coredns::render(&policy, &fleet, &Settings::default());
         let blocks = blocks(&text);
+        for block in &blocks {
+            let verdict = if block.forwards { "ALLOWED" } else { "DENIED" };
+            prop_assert!(block.verdict == verdict && block.denies != block.forwards, "{}", text);
+        }
         for name in &names {
             for (client, agent, project) in [("10.9.0.2", Some("a"), Some("p")), ("10.9.0.4", Some("c"), None)] {
                 let selected = policy.select(agent, project);
                 let may = selected.may_resolve(name) || selected.mode != Mode::Enforce;
                 prop_assert_eq!(forwarded(&blocks, client, name), may, "{} {}\n{}\n{}", client, name, source, text);
+                for odd in [r"a\ b", "a-", "-", "a--b", "_a"].map(|label| format!("{label}.{name}")) {
+                    let may = selected.may_resolve(&odd) || selected.mode != Mode::Enforce;
+                    prop_assert_eq!(forwarded(&blocks, client, &odd), may, "{} {}\n{}\n{}", client, odd, source, text);
+                }
             }
             prop_assert!(!forwarded(&blocks, "10.9.0.9", name), "nobody is answered");
         }

@@ -3,7 +3,7 @@
 use kernel_tests::eventually_within;
 use serde_json::{Map, Value, json};
 use stack_tests::{
-    chain::{ANN, BOB, Chain, PATIENCE, of},
+    chain::{ANN, BOB, CAT, Chain, PATIENCE, of},
     collector::STACK,
     send::{agent_sends, attributes, envoy_sends, now},
 };
@@ -86,11 +86,11 @@ fn envoys_texts_become_numbers_and_what_is_not_there_is_absent() {
 /// Lines of CoreDNS in the documented format, and what becomes of each.
 fn lines() -> Vec<(String, Value)> {
     let query = |ip: &str, name: &str| {
-        format!("[INFO] clawker {ip} 43947 udp A NOERROR 0.012093133s {name}")
+        format!("[INFO] clawker ALLOWED {ip} 43947 udp A NOERROR 0.012093133s {name}")
     };
     let stored = |ip: &str, name: &str| {
         json!({"src_ip": ip, "src_port": 43947, "l4_proto": "udp", "l7_proto": "dns", "qtype": "A", "rcode": "NOERROR",
-            "duration_ms": 12, "qname": name, "event_name": "coredns.query"})
+            "duration_ms": 12, "qname": name, "verdict": "ALLOWED", "event_name": "coredns.query"})
     };
     let mut all: Vec<_> = [
         "www.example.test.",
@@ -98,21 +98,27 @@ fn lines() -> Vec<(String, Value)> {
         r#"quo\"te.x."#,
         r"nul\000x.y.",
         r"a=b\ rcode=noerror.x.",
-        r"x\ [INFO]\ clawker\ 192.0.2.2\ 1\ udp\ A\ NOERROR\ 0.1s\ y.",
-        "clawker 192.0.2.2 1 udp A NOERROR 0.1s evil.",
+        r"x\ [INFO]\ clawker\ DENIED\ 192.0.2.2\ 1\ udp\ A\ NOERROR\ 0.1s\ y.",
+        "clawker DENIED 192.0.2.2 1 udp A NOERROR 0.1s evil.",
     ]
     .into_iter()
     .map(|name| (query(ANN.ip, name), stored(ANN.ip, name)))
     .collect();
     all.push((
         query("[2001:db8::1]", "six.test."),
-        stored("[2001:db8::1]", "six.test."),
+        stored(CAT.ip, "six.test."),
     ));
     all.push((query(BOB.ip, "bob.test."), stored(BOB.ip, "bob.test.")));
-    all.push((
-        "[INFO] clawker what is this".to_owned(),
-        json!({"event_name": "coredns.line", "parse_error": true}),
-    ));
+    for no_query in [
+        "[INFO] clawker what is this",
+        "[INFO] clawker 192.0.2.1 43947 udp A NOERROR 0.012093133s no.verdict.",
+        "[INFO] clawker BYPASSED 192.0.2.1 43947 udp A NOERROR 0.012093133s no.such.verdict.",
+    ] {
+        all.push((
+            no_query.to_owned(),
+            json!({"event_name": "coredns.line", "parse_error": true}),
+        ));
+    }
     all.push((
         "[ERROR] plugin/errors: 2 a.test. A: unreachable".to_owned(),
         json!({"event_name": "coredns.line"}),
@@ -152,7 +158,7 @@ fn every_line_of_coredns_is_kept_and_a_name_cannot_be_taken_for_a_field() {
             .find(of_line)
             .unwrap_or_else(|| panic!("{line}"));
         let mut expected = expected.clone();
-        for holder in [ANN, BOB] {
+        for holder in [ANN, BOB, CAT] {
             if expected["src_ip"] == holder.ip {
                 expected["agent"] = json!(holder.agent);
                 expected["project"] = json!(holder.project);
