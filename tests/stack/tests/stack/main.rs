@@ -3,6 +3,7 @@
 mod boards;
 mod compose;
 mod config;
+mod coredns;
 mod delivery;
 mod envoy;
 mod gate;
