@@ -19,10 +19,9 @@ pub(super) fn dns(whose: Whose, dice: &mut Dice) -> Vec<Document> {
     let mut all = Vec::new();
     for number in 0..20 {
         let (name, qtype) = (*dice.of(&names), *dice.of(&["A", "AAAA"]));
-        let rcode = if name == "nope.example." {
-            "NXDOMAIN"
-        } else {
-            "NOERROR"
+        let (verdict, rcode) = match name {
+            "nope.example." => ("DENIED", "NXDOMAIN"),
+            _ => ("ALLOWED", "NOERROR"),
         };
         let said = Said {
             stream: stream::COREDNS,
@@ -32,7 +31,7 @@ pub(super) fn dns(whose: Whose, dice: &mut Dice) -> Vec<Document> {
             body: format!("{qtype} {name} {rcode}"),
             attributes: json!({
                 "src_ip": whose.address(), "src_port": 30_000 + number, "l4_proto": "udp", "l7_proto": "dns",
-                "qname": name, "qtype": qtype, "rcode": rcode, "duration_ms": dice.below(40),
+                "qname": name, "qtype": qtype, "rcode": rcode, "verdict": verdict, "duration_ms": dice.below(40),
             }),
         };
         all.push(document(said, Some(whose)));

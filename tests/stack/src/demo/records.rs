@@ -230,7 +230,7 @@ pub(super) fn of_nobody() -> Vec<Document> {
             700,
             INFO,
             "A who.example. NOERROR",
-            json!({"src_ip": "172.28.0.99", "qname": "who.example.", "qtype": "A", "rcode": "NOERROR", "duration_ms": 1}),
+            json!({"src_ip": "172.28.0.99", "qname": "who.example.", "qtype": "A", "rcode": "NOERROR", "verdict": "ALLOWED", "duration_ms": 1}),
         ),
     ]
 }
