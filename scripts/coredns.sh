@@ -65,7 +65,7 @@ if [[ ! -x $DIR/coredns ]]; then
         fail "the CoreDNS that the tests ask is built with Go $MIN_GO or later, which is not here" \
             "put one into PATH or into /usr/local/go; this release of the system has none as a package," \
             "a later one (or its backports) has golang-$MIN_GO-go"
-    doing "building CoreDNS $VERSION with $("$GO" version) (some minutes, once)"
+    doing "building CoreDNS $VERSION with $("$GO" version) (a minute, once)"
     mkdir -p "$DIR"
     # -mod=readonly: what go.mod and go.sum do not name is not built. The lock is not the compiler's to hold.
     (cd "$SOURCE" && env -u GOFLAGS -u GOOS -u GOARCH CGO_ENABLED=0 GOTOOLCHAIN=local GOWORK=off "$GO" build \
