@@ -3,7 +3,7 @@
 
 use crate::{
     dgram, dgram_end, emit,
-    maps::{HANDLED, HEIRS, Work},
+    maps::{HANDLED, HEIR_NOTES, HEIRS, Work},
     packet::{self, Packet},
     packet_tcp,
     slot::{self, add},
@@ -125,8 +125,8 @@ pub(crate) extern "C" fn handover_note(
     // Without memory to work in, or room in the map, the answer is judged as if nobody had asked.
     let Some(w) = work::claim() else { return 1 };
     if inbound == 0 {
-        let _ = HEIRS.insert(&*k, &w.flow, BPF_NOEXIST as u64);
-    } else if HEIRS.get_ptr(&*k).is_none() && !packet::from_within(skb, p) {
+        let _ = HEIR_NOTES.insert(&*k, &w.flow, BPF_NOEXIST as u64);
+    } else if HEIR_NOTES.get_ptr(&*k).is_none() && !packet::from_within(skb, p) {
         let now = slot::now();
         let mut d = decide::ingress(cfg, now);
         if d.verdict != VERDICT_DENIED {
@@ -134,7 +134,7 @@ pub(crate) extern "C" fn handover_note(
             packet::fill_in(cfg, p, w, &d, now);
             w.flow.generation = 0;
             k.kind = HEIR_FLOW;
-            let _ = HEIRS.insert(&*k, &w.flow, BPF_NOEXIST as u64);
+            let _ = HEIR_NOTES.insert(&*k, &w.flow, BPF_NOEXIST as u64);
         }
     }
     work::release(w);
@@ -145,15 +145,23 @@ pub(crate) extern "C" fn handover_note(
 /// none of ours: it is judged before anything of it passes.
 #[inline(always)]
 fn inherit(cfg: &SlotConfig, key: &HeirKey, to: &mut Flow) -> bool {
-    let Some(heir) = HEIRS.get_ptr(key) else {
-        return false;
+    let taken = if let Some(heir) = HEIRS.get_ptr(key) {
+        // SAFETY: a map value.
+        slot::copy(to, unsafe { &*heir });
+        HEIRS.remove(key).is_ok()
+    } else if let Some(heir) = HEIR_NOTES.get_ptr(key) {
+        // SAFETY: a map value. It may be another's as soon as it is removed, so it is copied before.
+        slot::copy(to, unsafe { &*heir });
+        HEIR_NOTES.remove(key).is_ok()
+    } else {
+        false
     };
     // Whoever removes it has it.
-    if HEIRS.remove(key).is_err() {
+    if !taken {
+        to.pid = 0;
+        slot::clear(&mut to.comm);
         return false;
     }
-    // SAFETY: a map value, which lives on until this run ends; what is written anew is another one.
-    slot::copy(to, unsafe { &*heir });
     to.start = slot::now();
     to.policy = cfg.policy;
     true
@@ -219,7 +227,7 @@ pub(crate) fn inherit_dgram(
     k.peer = w.target.ip;
     k.port = w.target.port;
     k.proto = w.target.proto;
-    if HEIRS.get_ptr(&*k).is_none() {
+    if HEIRS.get_ptr(&*k).is_none() && HEIR_NOTES.get_ptr(&*k).is_none() {
         return 0;
     }
     let st = dgram::storage(sk, true);

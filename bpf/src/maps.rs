@@ -9,7 +9,9 @@ use abi::{
 };
 use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, bpf_spin_lock},
-    btf_maps::{Array, HashMap, LpmTrie, PerCpuArray, RingBuf, SkStorage, lpm_trie::Key},
+    btf_maps::{
+        Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, SkStorage, lpm_trie::Key,
+    },
     macros::btf_map,
 };
 use bpf::dns;
@@ -145,6 +147,10 @@ pub(crate) static HANDLED: PerCpuArray<Handled, 2> = PerCpuArray::new();
 /// Flows taken over from another set, until their sockets are met; written by the loader.
 #[btf_map]
 pub(crate) static HEIRS: HashMap<HeirKey, Flow, 65536, NO_PREALLOC> = HashMap::new();
+
+/// What programs note while flows are handed over; the oldest goes when it is full.
+#[btf_map]
+pub(crate) static HEIR_NOTES: LruHashMap<HeirKey, Flow, 1024> = LruHashMap::new();
 
 /// Working memory for one DNS message.
 #[repr(C)]

@@ -74,8 +74,11 @@ pub mod maps {
     pub const HANDLED: &str = "HANDLED";
     /// Hash [`crate::HeirKey`] → [`crate::Flow`]: flows taken over, until their sockets are met.
     pub const HEIRS: &str = "HEIRS";
+    /// LRU hash of the same types: what programs note while flows are handed over. Apart, so that nobody fills the place of
+    /// what was taken over.
+    pub const HEIR_NOTES: &str = "HEIR_NOTES";
     /// Every map that is pinned.
-    pub const ALL: [&str; 21] = [
+    pub const ALL: [&str; 22] = [
         SLOT,
         METRICS,
         SLOT_INFO,
@@ -97,6 +100,7 @@ pub mod maps {
         EXEMPT,
         HANDLED,
         HEIRS,
+        HEIR_NOTES,
     ];
 }
 

@@ -172,7 +172,7 @@ fn purpose(map: &str) -> &'static str {
         }
         maps::FOLDS => "folded flows are not told apart",
         maps::HANDLED => "at an upgrade to another version flows are counted twice",
-        maps::HEIRS => {
+        maps::HEIRS | maps::HEIR_NOTES => {
             "at an upgrade from another version connections are judged as if nobody knew them"
         }
         _ => "what is read there is not what the programs use",

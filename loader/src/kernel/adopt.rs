@@ -227,6 +227,7 @@ fn map_id(map: &aya::maps::Map) -> Option<u32> {
         | Map::CgroupStorage(m)
         | Map::HashMap(m)
         | Map::LpmTrie(m)
+        | Map::LruHashMap(m)
         | Map::PerCpuArray(m)
         | Map::RingBuf(m)
         | Map::SkStorage(m)

@@ -256,8 +256,7 @@ impl Pins {
     }
 
     /// Lets flows of another set of programs go on when their sockets are met. What finds no room is
-    /// judged as if the socket were older than the firewall. `over` what the programs have noted
-    /// themselves: for flows that are older than the notes.
+    /// judged as if the socket were older than the firewall. `over` what an earlier reading has found.
     pub fn inherit(&self, flows: &[(HeirKey, Flow)], over: bool) -> Result<(), KernelError> {
         let mut heirs = self.hash::<HeirKey, Flow>(maps::HEIRS)?;
         let flags = if over { ANY } else { NEW };
@@ -269,10 +268,10 @@ impl Pins {
 
     /// Forgets who was sent to while flows were handed over.
     pub fn forget_sent(&self) -> Result<(), KernelError> {
-        let mut heirs = self.hash::<HeirKey, Flow>(maps::HEIRS)?;
-        for (key, _) in entries(&heirs, maps::HEIRS)? {
+        let mut notes = self.hash::<HeirKey, Flow>(maps::HEIR_NOTES)?;
+        for (key, _) in entries(&notes, maps::HEIR_NOTES)? {
             if key.kind == HEIR_SENT {
-                removed(heirs.remove(&P(key)), maps::HEIRS)?;
+                removed(notes.remove(&P(key)), maps::HEIR_NOTES)?;
             }
         }
         Ok(())

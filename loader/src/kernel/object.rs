@@ -57,6 +57,8 @@ impl Default for Sizes {
 const DEVICES_A_SLOT: u32 = 16;
 /// Live flows of a slot that find room when another set of programs takes over.
 const HEIRS_A_SLOT: u32 = 4096;
+/// What is noted of a slot meanwhile.
+const NOTES_A_SLOT: u32 = 1024;
 /// The same of all slots together.
 const HEIRS_MOST: u32 = 1 << 16;
 
@@ -67,7 +69,7 @@ impl Sizes {
     }
 
     /// Maps that are not made as large as the object says, and how large.
-    pub(super) fn entries(&self) -> [(&'static str, u32); 11] {
+    pub(super) fn entries(&self) -> [(&'static str, u32); 12] {
         [
             (maps::RING_ALLOWED, self.ring_bytes),
             (maps::RING_DENIED, self.ring_bytes),
@@ -78,6 +80,10 @@ impl Sizes {
             (
                 maps::HEIRS,
                 self.slots.saturating_mul(HEIRS_A_SLOT).min(HEIRS_MOST),
+            ),
+            (
+                maps::HEIR_NOTES,
+                self.slots.saturating_mul(NOTES_A_SLOT).min(HEIRS_MOST),
             ),
             (maps::DEVICES, self.slots.saturating_mul(DEVICES_A_SLOT)),
             (maps::LEARNED_ADDRS, self.slots * self.addrs),

@@ -98,6 +98,7 @@ def served(l):
 listener = socket.create_server(('192.0.2.2', 90)); answerer = answers(91); host = answers(92)
 a, b, u = dial('192.0.2.1', 80), dial('192.0.2.1', 84), dgram(); u.connect(('192.0.2.1', 81))
 say('open'); guest = listener.accept()[0]; listener.close()
+for s in b, guest: s.settimeout(20)
 quiet = dial('192.0.2.1', 80); quiet.sendall(b'q'); need(quiet, 1)
 threads = [forever(f) for f in (refused, unsent, no_socket, connection, datagram, talk(a, 'tcp', 1000), talk(u, 'udp', 100), pour(b), served(guest), asked(answerer, 'asked'), asked(host, 'strangers'))]
 say('up'); hear(); over.set()

@@ -3,9 +3,11 @@
 use crate::upgrade_other::{ID, old_loader};
 use ebpf_manager::instance::Root;
 use kernel_tests::{
+    agent::code,
     check::flows,
     eventually,
     run::built,
+    talk::Talk,
     traffic::{POLICY, SIZES, Traffic},
 };
 use serde_json::Value;
@@ -192,4 +194,41 @@ fn killed_loaders_of_one_abi_leave_nobody_without_a_firewall() {
 #[test]
 fn an_upgrade_that_is_killed_again_and_again_comes_to_its_end() {
     kill(true);
+}
+
+/// What programs note meanwhile takes no room from what they are to take over, however much there is of it.
+#[test]
+fn a_flood_of_datagrams_between_two_loaders_costs_no_connection() {
+    let mut traffic = Traffic::prepare();
+    let root = Root::new(&traffic.bench.pins);
+    root.prepare().unwrap();
+    let old = old_loader(&traffic);
+    traffic.begin();
+    let loader = Loader::start(&traffic);
+    let waits = || {
+        let pins = root.find(ID).ok()?.pins;
+        let (_, info) = pins.infos().ok()?.into_iter().next()?;
+        let config = pins.config(info.cgroup_id).ok()??;
+        (config.phase == abi::PHASE_HEIR).then_some(())
+    };
+    while waits().is_none() {}
+    loader.kill();
+    assert!(old.exists(), "it was killed half-way");
+    let sockets = SIZES.slots * 5000;
+    let flood = format!(
+        "step('here')\n\
+         for n in range({sockets}):\n    with dgram() as s: s.sendto(b'x', ('192.0.2.1', 83))\n\
+         say('sent')"
+    );
+    let mut agent = Talk::start(Command::new("python3").args(["-c", &code(&flood)]));
+    assert_eq!(agent.hear(), "here");
+    let procs = traffic.cgroup.path().join("cgroup.procs");
+    fs::write(procs, agent.pid().to_string()).unwrap();
+    assert_eq!(agent.go(), "sent");
+    let mut last = Loader::start(&traffic);
+    last.ready();
+    assert!(!old.exists());
+    traffic.go_on();
+    traffic.end();
+    traffic.nothing_escaped();
 }
