@@ -13,6 +13,7 @@ pub mod control;
 pub mod docker;
 pub mod doctor;
 pub mod enrol;
+pub mod envoy;
 pub mod export;
 pub mod filter;
 pub mod fleet;

@@ -85,20 +85,29 @@ fn on_port(rule: &Rule, port: u16) -> bool {
 }
 
 impl<'p, 'a> Way<'p, 'a> {
-    pub(crate) fn new(policy: &'p Policy, agent: &'a Agent, port: u16, layer: Layer) -> Self {
-        let selected = policy.select(agent.agent.as_deref(), agent.project.as_deref());
-        let rules: Vec<&Rule> = selected
-            .rules()
-            .iter()
-            .copied()
-            .filter(|rule| on_port(rule, port))
-            .collect();
+    /// `before` tells parts of the name space apart as well, and decides nothing.
+    pub(crate) fn new(
+        policy: &'p Policy,
+        before: &'p Policy,
+        agent: &'a Agent,
+        port: u16,
+        layer: Layer,
+    ) -> Self {
+        let select =
+            |policy: &'p Policy| policy.select(agent.agent.as_deref(), agent.project.as_deref());
+        let on_port = |rules: &[&'p Rule]| -> Vec<&'p Rule> {
+            let rules = rules.iter().copied();
+            rules.filter(|rule| on_port(rule, port)).collect()
+        };
+        let selected = select(policy);
+        let rules = on_port(selected.rules());
+        let both = [&rules[..], &on_port(select(before).rules())].concat();
         Self {
             policy,
             agent,
             port,
             layer,
-            regions: Regions::of(rules.iter().copied()),
+            regions: Regions::of(both),
             enforced: selected.mode == Mode::Enforce,
             rules,
         }

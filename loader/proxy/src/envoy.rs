@@ -6,7 +6,7 @@ use crate::chain::{Layer, Way, wanted};
 use crate::http::manager;
 use crate::names::{Region, single};
 use crate::note::Note;
-use crate::settings::{LISTENER_OFFSET, Settings};
+use crate::settings::{ADMIN, LISTENER_OFFSET, Settings};
 use crate::upstream::{clusters, collector, socket};
 use policy::{Action, Destination, Policy, PortRange, Proto};
 use serde_json::{Value, json};
@@ -34,15 +34,25 @@ pub struct Rendered {
 /// Renders a policy for the agents of a fleet. Addresses of nobody are not answered.
 #[must_use]
 pub fn render(policy: &Policy, fleet: &Fleet, settings: &Settings) -> Rendered {
+    between(policy, policy, fleet, settings)
+}
+
+/// Renders a policy for the time in which the kernel still leads what another one says: every decision is `policy`'s,
+/// also for hosts and ports that `before` sends through Envoy and `policy` does not.
+#[must_use]
+pub fn between(policy: &Policy, before: &Policy, fleet: &Fleet, settings: &Settings) -> Rendered {
     let mut notes = BTreeSet::new();
-    let ports = ports(policy, fleet, settings, &mut notes);
+    let mut ports = ports(policy, fleet, settings, &mut notes);
+    for (port, layers) in self::ports(before, fleet, settings, &mut BTreeSet::new()) {
+        ports.entry(port).or_default().extend(layers);
+    }
     let mut certificates = BTreeSet::new();
     let mut listeners = Vec::new();
     for (port, layers) in &ports {
         let mut chains = Vec::new();
         for agent in fleet.agents() {
             for layer in layers {
-                let way = Way::new(policy, agent, *port, *layer);
+                let way = Way::new(policy, before, agent, *port, *layer);
                 let names = certified(&way);
                 if *layer == Layer::Tls {
                     certificates.extend(names.iter().cloned());
@@ -60,11 +70,19 @@ pub fn render(policy: &Policy, fleet: &Fleet, settings: &Settings) -> Rendered {
     }
     Rendered {
         bootstrap: bootstrap(settings),
-        listeners: json!({"resources": listeners}),
-        clusters: json!({"resources": clusters(settings)}),
+        listeners: resources(json!(listeners), settings),
+        clusters: resources(json!(clusters(settings)), settings),
         certificates,
         notes,
     }
+}
+
+fn resources(all: Value, settings: &Settings) -> Value {
+    let mut resources = json!({"resources": all});
+    if !settings.version.is_empty() {
+        resources["version_info"] = json!(settings.version);
+    }
+    resources
 }
 
 /// Ports that agents may send requests to, with the layers that rules are for, and what cannot be had.
@@ -303,6 +321,8 @@ fn bootstrap(settings: &Settings) -> Value {
     };
     json!({
         "node": {"id": "clawker-envoy", "cluster": "clawker"},
+        // For the loader alone, which asks whether a configuration was taken.
+        "admin": {"address": {"pipe": {"path": settings.file(ADMIN), "mode": 0o600}}},
         "dynamic_resources": {
             "lds_config": watched("listeners.json"),
             "cds_config": watched("clusters.json"),

@@ -22,6 +22,8 @@ pub struct Settings {
     pub collector_port: u16,
     /// Certificates that Envoy believes upstream servers by, a PEM file as Envoy sees it.
     pub upstream_ca: String,
+    /// What listeners and clusters are called by when Envoy is asked which it has; without, nothing.
+    pub version: String,
     /// Whether there are certificates to intercept TLS with; without, TLS is not answered.
     pub intercept: bool,
 }
@@ -36,10 +38,14 @@ impl Default for Settings {
             collector_host: "collector".to_owned(),
             collector_port: 4320,
             upstream_ca: "/etc/ssl/certs/ca-certificates.crt".to_owned(),
+            version: String::new(),
             intercept: false,
         }
     }
 }
+
+/// Envoy's socket for whoever asks what it works with, in [`Settings::directory`].
+pub const ADMIN: &str = "admin.sock";
 
 impl Settings {
     /// A file in [`Settings::directory`].

@@ -18,13 +18,13 @@ use crate::{
     export::Export,
     fleet::{self, Fleet, FleetError, Setup},
     instance::Root,
-    policy_file,
+    policy_file::{self, PolicyFile},
     sink::{Format, Sink},
     telemetry::log,
 };
 use jiff::Timestamp;
 use nix::unistd::Gid;
-use proxies::Proxies;
+use proxies::{Offer, Proxies};
 use reload::Reload;
 use std::{
     fs::{self, DirBuilder},
@@ -228,10 +228,43 @@ impl Daemon {
                 Event::End => return Ok(()),
             }
             if let Some(file) = self.reload.look(&mut self.sink) {
-                let replaced = self.fleet.replace_policy(file, &mut self.sink);
-                self.or_complain(replaced);
+                self.offer(file);
+            }
+            let outcome = self.proxies.as_mut().and_then(Proxies::outcome);
+            if let Some(outcome) = outcome {
+                self.settle(outcome);
             }
         }
+    }
+
+    /// A new policy: the proxies get it first, where there are any.
+    fn offer(&mut self, mut file: PolicyFile) {
+        self.fleet.close_own(&mut file);
+        let Some(proxies) = &mut self.proxies else {
+            return self.put(file);
+        };
+        let name = file.name.clone();
+        if let Err(e) = proxies.offer(file, &self.fleet) {
+            self.fleet.refuse(&name, &e.to_string(), &mut self.sink);
+        }
+    }
+
+    fn settle(&mut self, offer: Offer) {
+        match offer {
+            Offer::Taken(file) => self.put(file),
+            Offer::Silent(file, said) => {
+                warn(&format!(
+                    "{said}; the kernel takes the new policy without it"
+                ));
+                self.put(file);
+            }
+            Offer::Refused(file, said) => self.fleet.refuse(&file.name, &said, &mut self.sink),
+        }
+    }
+
+    fn put(&mut self, file: PolicyFile) {
+        let replaced = self.fleet.replace_policy(file, &mut self.sink);
+        self.or_complain(replaced);
     }
 
     fn tell_metrics(&mut self) {

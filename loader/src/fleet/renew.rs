@@ -56,6 +56,24 @@ impl Fleet {
         Ok(())
     }
 
+    /// Adds to a file's policy what is closed whatever it says.
+    pub fn close_own(&self, file: &mut PolicyFile) {
+        self.rules.close_own(&mut file.policy);
+    }
+
+    /// Tells that a file was not put into force, for nobody.
+    pub fn refuse(&self, file: &str, why: &str, sink: &mut Sink) {
+        let said = format!("{why}; the policy before it stays\n");
+        let refused = change(
+            &Owner::default(),
+            Outcome::Refused,
+            file,
+            0,
+            said.trim_end(),
+        );
+        sink.change(&refused, &said);
+    }
+
     /// Tells what has come of putting an agent under the file.
     pub(super) fn tell_put(
         &self,

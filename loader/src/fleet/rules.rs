@@ -128,9 +128,14 @@ impl Rules {
         self.replaced
     }
 
+    /// Adds what is closed whatever a policy says.
+    pub(super) fn close_own(&self, policy: &mut Policy) {
+        policy.close(&self.own);
+    }
+
     /// Takes another file. What is in the maps stays there until nobody is under it.
     pub(super) fn replace(&mut self, mut file: PolicyFile) {
-        file.policy.close(&self.own);
+        self.close_own(&mut file.policy);
         self.file = Some(file);
         self.replaced += 1;
         for loaded in &mut self.loaded {

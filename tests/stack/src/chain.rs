@@ -83,8 +83,12 @@ impl Chain {
 
     /// Starts the store, with templates before the first record.
     pub fn start_store(&mut self) {
-        self.store.restart();
-        prepare(&self.store);
+        let store = &mut self.store;
+        // In compose.yaml the collector waits for the templates; a record before them would make an index without.
+        self.collector.held(|| {
+            store.restart();
+            prepare(store);
+        });
     }
 
     /// Waits for so many documents in a data stream; more are a failure.

@@ -2,6 +2,7 @@
 
 use crate::program::{self, Program};
 use kernel_tests::{collector::binary, eventually_within};
+use nix::sys::signal::Signal;
 use std::{
     env, fs,
     net::TcpStream,
@@ -121,6 +122,14 @@ impl Collector {
     #[must_use]
     pub fn own_series(&self) -> String {
         scrape(&format!("http://{STACK}:8888/metrics"))
+    }
+
+    /// Has it do nothing while something is done.
+    pub fn held<T>(&self, what: impl FnOnce() -> T) -> T {
+        self.program.signal(Signal::SIGSTOP);
+        let done = what();
+        self.program.signal(Signal::SIGCONT);
+        done
     }
 
     /// Ends it without a warning.

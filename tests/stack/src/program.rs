@@ -1,5 +1,9 @@
 //! A program of the stack that runs for a test. It ends with the test however the test ends.
 
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use std::{
     ffi::OsStr,
     fs::{self, File},
@@ -64,6 +68,14 @@ impl Program {
     #[must_use]
     pub fn said(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Sends it a signal.
+    #[track_caller]
+    pub fn signal(&self, signal: Signal) {
+        let child = self.child.as_ref().expect("it runs");
+        let pid = i32::try_from(child.id()).expect("a process");
+        kill(Pid::from_raw(pid), signal).expect("it is our child");
     }
 
     /// Ends it without a warning.

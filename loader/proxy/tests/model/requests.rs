@@ -91,6 +91,30 @@ proptest! {
         }
     }
 
+    /// While one policy takes the place of another, nothing but the new one decides, and what both allow has a way in.
+    #[test]
+    fn between_two_policies_the_new_one_decides(
+        source in source(),
+        before in source(),
+        requests in prop::collection::vec(request(), 40),
+    ) {
+        let policies = (Policy::parse(&source).policy, Policy::parse(&before).policy);
+        let (Some(policy), Some(before)) = policies else { return Ok(()) };
+        let rendered = envoy::between(&policy, &before, &fleet(), &settings());
+        let old = envoy::render(&before, &fleet(), &settings());
+        for drawn in &requests {
+            check(&policy, &rendered.listeners, drawn, &source)?;
+            let (address, ..) = WHO[drawn.who];
+            let host = format!("{}:{}", drawn.host, drawn.port);
+            let ask = |listeners| walk(listeners, &asked(drawn, address, &host, drawn.path));
+            let led = ask(&old.listeners).is_some_and(|answer| answer.cluster.is_some());
+            let (agent, project) = (WHO[drawn.who].1, WHO[drawn.who].2);
+            if led && allows(&policy, drawn, (agent, project)) {
+                prop_assert!(ask(&rendered.listeners).is_some(), "{:?}\n{}", drawn, source);
+            }
+        }
+    }
+
     /// However a host is spelled, it is answered as that name or not at all.
     #[test]
     fn a_host_that_is_spelled_oddly_passes_no_rule_by(
@@ -109,6 +133,25 @@ proptest! {
             prop_assert_eq!(answer.cluster, None, "{}", host);
         }
     }
+}
+
+/// Whether a policy allows a request on some layer.
+fn allows(policy: &Policy, drawn: &Drawn, (agent, project): (Option<&str>, Option<&str>)) -> bool {
+    let literal = drawn.host.parse().ok();
+    let hosts = [drawn.host.as_str()];
+    let question = Question {
+        hosts: if literal.is_some() { &[] } else { &hosts },
+        addr: literal,
+        proto: 6,
+        port: drawn.port,
+        resolver: false,
+    };
+    let request = Request::new(drawn.method, drawn.path).unwrap();
+    let told = policy.explain(agent, project, &question, Some(&request));
+    let layer = told
+        .decider()
+        .is_none_or(|rule| in_layer(rule.proto, drawn.tls));
+    told.action() == Action::Allow && layer
 }
 
 fn asked<'a>(drawn: &'a Drawn, source: &'a str, host: &'a str, path: &'a str) -> Asked<'a> {

@@ -67,19 +67,20 @@ pub(super) fn render(args: &RenderArgs) -> Result<u8, CommandError> {
     if coredns {
         print(&coredns::render(policy, &fleet, &settings))?;
     }
-    write(to, (&file.name, policy), &fleet, &settings)?;
+    write(to, (&file.name, policy), policy, &fleet, &settings)?;
     Ok(0)
 }
 
-/// Writes what goes into files.
+/// Writes what goes into files, for the time in which the kernel may still lead what the policy `before` says.
 pub(in crate::commands) fn write(
     to: &ProxyArgs,
     (name, policy): (&str, &Policy),
+    before: &Policy,
     fleet: &Fleet,
     settings: &Settings,
 ) -> Result<(), RenderError> {
     if let Some(dir) = in_file(&to.envoy) {
-        let rendered = envoy::render(policy, fleet, settings);
+        let rendered = envoy::between(policy, before, fleet, settings);
         note(name, &rendered);
         let authority = to.ca.as_deref().map(Authority::load).transpose()?;
         proxy_files::write_envoy(dir, &rendered, settings, authority.as_ref())?;

@@ -2,6 +2,7 @@
 
 mod led;
 mod plain;
+mod reload;
 mod tls;
 
 use kernel_tests::{PATIENCE, dns::Resolver};
