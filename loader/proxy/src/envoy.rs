@@ -70,14 +70,14 @@ pub fn between(policy: &Policy, before: &Policy, fleet: &Fleet, settings: &Setti
     }
     Rendered {
         bootstrap: bootstrap(settings),
-        listeners: resources(json!(listeners), settings),
-        clusters: resources(json!(clusters(settings)), settings),
+        listeners: resources(&listeners, settings),
+        clusters: resources(&clusters(settings), settings),
         certificates,
         notes,
     }
 }
 
-fn resources(all: Value, settings: &Settings) -> Value {
+fn resources(all: &[Value], settings: &Settings) -> Value {
     let mut resources = json!({"resources": all});
     if !settings.version.is_empty() {
         resources["version_info"] = json!(settings.version);
