@@ -163,6 +163,11 @@ impl Policy {
         self.own = own.to_vec();
     }
 
+    /// Networks of the built-in deny set as it is here: [`crate::BUILTIN`], and those of [`Policy::close`].
+    pub fn builtin(&self) -> impl Iterator<Item = IpNet> + '_ {
+        crate::builtin::set(&self.own).map(|(net, _)| net)
+    }
+
     /// `allow_builtin:`.
     #[must_use]
     pub fn allow_builtin(&self) -> &[IpNet] {

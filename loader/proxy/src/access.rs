@@ -75,21 +75,42 @@ pub(crate) fn requests() -> Value {
 /// Whether a request got as far as its route. What RBAC and the codec refuse has none, or has not been there.
 const ROUTED: &str = "has(xds.route_name) && xds.route_name != '' && !(has(response.code_details) && response.code_details.startsWith('rbac_access_denied'))";
 
-/// The log of connections that no filter chain is for.
+/// The logs of connections that come to no request: those that no filter chain is for, those of an agent on a layer
+/// that no rule is about, and those whose handshake of TLS fails.
 pub(crate) fn connections(listener_port: u16) -> Value {
     let port = (listener_port - LISTENER_OFFSET).to_string();
-    let mut attributes: Vec<(&str, &str)> = ATTRIBUTES
-        .into_iter()
-        .filter(|(key, _)| CONNECTION.contains(key))
-        .collect();
-    attributes.extend([
-        ("dst_port", port.as_str()),
-        ("verdict", "DENIED"),
-        ("reason", "not_enrolled"),
-    ]);
+    let of = |known: &[&str], reason: &'static str| -> Vec<(&str, &str)> {
+        let known = |(key, _): &(&str, &str)| CONNECTION.contains(key) || known.contains(key);
+        let attributes = ATTRIBUTES.into_iter().filter(known);
+        let more = [
+            ("dst_port", port.as_str()),
+            ("verdict", "DENIED"),
+            ("reason", reason),
+        ];
+        attributes.chain(more).collect()
+    };
     let nobody = json!({"response_flag_filter": {"flags": ["NR"]}});
-    json!([logger(&attributes, "nobody", &nobody)])
+    let (refused, failed) = (
+        format!("{NAMED} && {REFUSED_CHAIN}"),
+        format!("{NAMED} && {FAILED}"),
+    );
+    json!([
+        logger(&of(&[], "not_enrolled"), "nobody", &nobody),
+        logger(&of(&AGENTS, "protocol"), "layer", &cel(&refused)),
+        logger(&of(&AGENTS, "proxy"), "handshake", &cel(&failed)),
+    ])
 }
+
+/// How the name of a chain begins that closes whatever comes.
+pub(crate) const REFUSAL: &str = "refused ";
+/// What is known besides of a connection that is an agent's.
+const AGENTS: [&str; 4] = ["agent", "project", "container_id", "sni"];
+/// Whether a connection is an agent's.
+const NAMED: &str = "has(xds.filter_chain_name)";
+/// Whether its chain is one that closes whatever comes.
+const REFUSED_CHAIN: &str = "xds.filter_chain_name.startsWith('refused ')";
+/// Whether TLS itself ended it: a client that believes no certificate, an alert, noise.
+const FAILED: &str = "xds.filter_chain_name.startsWith('tls ') && has(connection.transport_failure_reason) && connection.transport_failure_reason != ''";
 
 fn cel(expression: &str) -> Value {
     json!({"extension_filter": {

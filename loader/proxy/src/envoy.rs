@@ -50,21 +50,25 @@ pub fn between(policy: &Policy, before: &Policy, fleet: &Fleet, settings: &Setti
     let mut listeners = Vec::new();
     for (port, layers) in &ports {
         let mut chains = Vec::new();
+        let mut answered = false;
         for agent in fleet.agents() {
-            for layer in layers {
-                let way = Way::new(policy, before, agent, *port, *layer);
-                let names = certified(&way);
-                if *layer == Layer::Tls {
-                    certificates.extend(names.iter().cloned());
-                    // Without an allowed name there is no certificate to greet with.
-                    if names.is_empty() {
-                        continue;
-                    }
+            for layer in [Layer::Tls, Layer::Raw] {
+                let way = Way::new(policy, before, agent, *port, layer);
+                let names = match layer {
+                    Layer::Tls if layers.contains(&layer) => certified(&way),
+                    _ => Vec::new(),
+                };
+                // Without an allowed name there is no certificate to greet with.
+                if !layers.contains(&layer) || (layer == Layer::Tls && names.is_empty()) {
+                    chains.push(refusal(&way));
+                    continue;
                 }
+                answered = true;
                 chains.push(chain(policy, &way, &names, settings));
+                certificates.extend(names);
             }
         }
-        if !chains.is_empty() {
+        if answered {
             listeners.push(listener(*port, &chains, settings));
         }
     }
@@ -236,21 +240,38 @@ fn listener(port: u16, chains: &[Value], settings: &Settings) -> Value {
     })
 }
 
-fn chain(policy: &Policy, way: &Way<'_, '_>, names: &[String], settings: &Settings) -> Value {
+/// What every connection of a way in is known by.
+fn known(way: &Way<'_, '_>, prefixed: &str) -> Value {
     let transport = match way.layer {
         Layer::Tls => "tls",
         Layer::Raw => "raw_buffer",
     };
-    let mut chain = json!({
-        "name": format!("{} {}", transport, sources(way.agent).join(" ")),
+    json!({
+        "name": format!("{prefixed}{transport} {}", sources(way.agent).join(" ")),
         "filter_chain_match": {
             "transport_protocol": transport,
             "source_prefix_ranges": way.agent.addresses.iter().map(|addr| prefix(*addr)).collect::<Vec<_>>(),
         },
         "metadata": {"filter_metadata": {METADATA: identity(way)}},
-        "filters": [manager(policy, way, settings)],
-        "transport_socket_connect_timeout": "10s",
-    });
+    })
+}
+
+/// Closes what an agent begins on a layer that no rule is about, so that it is told of as the agent's.
+fn refusal(way: &Way<'_, '_>) -> Value {
+    let mut chain = known(way, access::REFUSAL);
+    chain["filters"] = json!([{
+        "name": "envoy.filters.network.direct_response",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.network.direct_response.v3.Config",
+        },
+    }]);
+    chain
+}
+
+fn chain(policy: &Policy, way: &Way<'_, '_>, names: &[String], settings: &Settings) -> Value {
+    let mut chain = known(way, "");
+    chain["filters"] = json!([manager(policy, way, settings)]);
+    chain["transport_socket_connect_timeout"] = json!("10s");
     if way.layer == Layer::Tls {
         chain["transport_socket"] = json!({
             "name": "envoy.transport_sockets.tls",

@@ -4,7 +4,7 @@ use crate::access::COLLECTOR;
 use crate::chain::Way;
 use crate::settings::Settings;
 use ipnet::IpNet;
-use policy::{Action, BUILTIN, Policy};
+use policy::{Action, Policy};
 use serde_json::{Value, json};
 use std::net::IpAddr;
 
@@ -220,12 +220,15 @@ pub(crate) fn collector(settings: &Settings) -> Value {
 /// Filter that lets requests go to addresses which the rules let a name lead to, and to no other: where the
 /// address is not known, nothing goes. `private`: the deciding rule lets it lead to private ones.
 pub(crate) fn addresses(policy: &Policy, way: &Way<'_, '_>, private: bool) -> Value {
-    let every: Vec<IpNet> = ["0.0.0.0/0", "::/0"]
-        .iter()
-        .filter_map(|net| net.parse().ok())
-        .collect();
-    let builtin: Vec<IpNet> = BUILTIN.iter().map(|(net, _)| *net).collect();
-    let mut rules = vec![any(&every), none(&builtin, policy.allow_builtin())];
+    let nets =
+        |texts: &[&str]| -> Vec<IpNet> { texts.iter().flat_map(|net| net.parse()).collect() };
+    let builtin: Vec<IpNet> = policy.builtin().collect();
+    let mut rules = vec![
+        any(&nets(&["0.0.0.0/0", "::/0"])),
+        // IPv4 in IPv6's clothes: no network of IPv4 would be held against it.
+        none(&nets(&["::ffff:0:0/96"]), &[]),
+        none(&builtin, policy.allow_builtin()),
+    ];
     if way.enforced {
         let denied: Vec<IpNet> = way.networks(Action::Deny).map(|(net, _)| net).collect();
         if !denied.is_empty() {
@@ -238,8 +241,7 @@ pub(crate) fn addresses(policy: &Policy, way: &Way<'_, '_>, private: bool) -> Va
                 .filter(|(_, rule)| rule.path_rules.is_empty())
                 .map(|(net, _)| net)
                 .collect();
-            let closed: Vec<IpNet> = PRIVATE.iter().filter_map(|net| net.parse().ok()).collect();
-            rules.push(none(&closed, &open));
+            rules.push(none(&nets(&PRIVATE), &open));
         }
     }
     json!({
@@ -279,7 +281,22 @@ fn leads_to(net: IpNet) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use policy::is_private;
+    use policy::{BUILTIN, is_private};
+
+    #[test]
+    fn the_monitors_own_networks_are_refused_to_every_name() {
+        let mut policy = Policy::parse("default: allow").policy.unwrap();
+        policy.close(&["10.9.0.0/16".parse().unwrap()]);
+        let agent = crate::Agent::parse("a@192.0.2.1").unwrap();
+        let way = Way::new(&policy, &agent, 80, crate::chain::Layer::Raw);
+        for private in [false, true] {
+            let filter = addresses(&policy, &way, private).to_string();
+            assert!(
+                filter.contains(r#""address_prefix":"10.9.0.0","prefix_len":16"#),
+                "{filter}"
+            );
+        }
+    }
 
     /// At the edges of every network, inside and outside: the list and the predicate are one.
     #[test]

@@ -31,7 +31,11 @@ pub(crate) struct Answer {
 /// Nothing where no chain is for the connection.
 pub(crate) fn walk(listeners: &Value, asked: &Asked<'_>) -> Option<Answer> {
     let chain = chain(listeners, asked)?;
-    let config = &chain["filters"][0]["typed_config"]["route_config"];
+    let filter = &chain["filters"][0];
+    if filter["name"] == "envoy.filters.network.direct_response" {
+        return None;
+    }
+    let config = &filter["typed_config"]["route_config"];
     let hosts = config["virtual_hosts"].as_array().unwrap();
     let host = asked.host.to_ascii_lowercase();
     let virtual_host = virtual_host(hosts, &host);

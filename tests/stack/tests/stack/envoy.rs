@@ -5,26 +5,24 @@ mod plain;
 mod reload;
 mod tls;
 
-use kernel_tests::{PATIENCE, dns::Resolver};
+use kernel_tests::dns::Resolver;
 use policy::Policy;
 use proxy::Settings;
-use stack_tests::envoy::{render, validate};
-use std::{
-    fs,
-    io::{Read as _, Write as _},
-    net::TcpStream,
-    path::Path,
+use stack_tests::{
+    envoy::{render, validate},
+    http1,
 };
+use std::{fs, path::Path};
 
 /// The agent; what connects to an address of the namespace comes from it.
 const AGENT: &str = "192.0.2.1";
 const NOBODY: &str = "192.0.2.2";
 
-fn policy(source: &str) -> Policy {
+pub(super) fn policy(source: &str) -> Policy {
     Policy::parse(source).policy.expect("a policy")
 }
 
-fn settings(dir: &Path) -> Settings {
+pub(super) fn settings(dir: &Path) -> Settings {
     Settings {
         directory: dir.display().to_string(),
         resolvers: vec!["192.0.2.53:53".parse().unwrap()],
@@ -60,34 +58,9 @@ fn every_golden_configuration_is_one_that_envoy_takes() {
     assert!(tried >= 12);
 }
 
-/// Whether an answer has all of its body.
-fn whole(answer: &str) -> bool {
-    let Some((head, body)) = answer.split_once("\r\n\r\n") else {
-        return false;
-    };
-    let length = head
-        .lines()
-        .find_map(|line| line.strip_prefix("content-length: "));
-    length.is_some_and(|length| length.parse() == Ok(body.len()))
-}
-
 /// Status and body of the answer to what is sent as it is; 0 where the connection is closed.
 fn send(to: &str, text: &str) -> (u16, String) {
-    let mut stream = TcpStream::connect(to).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    stream.write_all(text.as_bytes()).unwrap();
-    let mut answer = String::new();
-    let mut bytes = [0; 4096];
-    // Until the whole answer is there; a connection that is closed or reset is an answer, too.
-    while let Ok(n @ 1..) = stream.read(&mut bytes) {
-        answer.push_str(&String::from_utf8_lossy(&bytes[..n]));
-        if whole(&answer) {
-            break;
-        }
-    }
-    let status = answer.split(' ').nth(1).and_then(|code| code.parse().ok());
-    let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
-    (status.unwrap_or(0), body.to_owned())
+    http1::ask(&mut http1::connect(to), text)
 }
 
 fn names() -> Resolver {

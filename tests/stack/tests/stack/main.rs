@@ -6,6 +6,7 @@ mod config;
 mod coredns;
 mod delivery;
 mod envoy;
+mod evasion;
 mod gate;
 mod lanes;
 mod metrics;
