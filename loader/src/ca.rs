@@ -183,6 +183,12 @@ impl Authority {
         })
     }
 
+    /// Its own certificate, PEM.
+    #[must_use]
+    pub fn certificate(&self) -> &str {
+        &self.certificate
+    }
+
     /// A certificate for one server: a name, `*.name`, or an address.
     pub fn issue(&self, name: &str, now: &Zoned) -> Result<Issued, CaError> {
         let key = KeyPair::generate().map_err(issue(name))?;

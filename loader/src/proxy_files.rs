@@ -3,7 +3,7 @@
 
 use crate::ca::{Authority, CaError};
 use jiff::Zoned;
-use proxy::{Settings, envoy};
+use proxy::envoy;
 use serde_json::Value;
 use std::{
     fs::{self, OpenOptions},
@@ -32,14 +32,11 @@ pub enum ProxyFilesError {
 pub fn write_envoy(
     dir: &Path,
     rendered: &envoy::Rendered,
-    settings: &Settings,
     authority: Option<&Authority>,
 ) -> Result<(), ProxyFilesError> {
     make(&dir.join("certificates"))?;
     if let Some(authority) = authority {
-        for name in &rendered.certificates {
-            certificate(dir, name, settings, authority)?;
-        }
+        certificates(dir, rendered, authority)?;
     }
     put_json(dir, "bootstrap.json", &rendered.bootstrap)?;
     put_json(dir, "clusters.json", &rendered.clusters)?;
@@ -53,21 +50,42 @@ fn make(dir: &Path) -> Result<(), ProxyFilesError> {
     })
 }
 
-fn certificate(
+/// Makes the certificates that are not there yet, and all of them where those that are there are of another month or
+/// authority: a thousand take seconds, and an agent that waits for its policy waits for them.
+fn certificates(
     dir: &Path,
+    rendered: &envoy::Rendered,
+    authority: &Authority,
+) -> Result<(), ProxyFilesError> {
+    let file = dir.join("certificates/issued");
+    let mark = format!("{}\n{}", issued(), authority.certificate());
+    let current = fs::read(&file).is_ok_and(|there| there == mark.as_bytes());
+    for name in &rendered.certificates {
+        let files = envoy::certificate_files(name).map(|file| dir.join(file));
+        if !current || !files.iter().all(|file| file.exists()) {
+            certificate(&files, name, authority)?;
+        }
+    }
+    if current {
+        return Ok(());
+    }
+    put(&file, 0o644, mark.as_bytes())
+}
+
+fn certificate(
+    [chain, key]: &[PathBuf; 2],
     name: &str,
-    settings: &Settings,
     authority: &Authority,
 ) -> Result<(), ProxyFilesError> {
     let issued = authority.issue(name, &Zoned::now())?;
-    let [chain, key] = envoy::certificate_files(name);
-    put(&dir.join(key), 0o600, issued.key.as_bytes())?;
-    put(&dir.join(chain), 0o644, issued.chain.as_bytes())?;
-    put_json(
-        dir,
-        &envoy::secret_file(name),
-        &envoy::secret(name, settings),
-    )
+    put(key, 0o600, issued.key.as_bytes())?;
+    put(chain, 0o644, issued.chain.as_bytes())
+}
+
+/// What [`proxy::Settings::issued`] is now: the month, for certificates last three of them.
+#[must_use]
+pub fn issued() -> String {
+    Zoned::now().strftime("%Y-%m").to_string()
 }
 
 fn put_json(dir: &Path, name: &str, value: &Value) -> Result<(), ProxyFilesError> {

@@ -36,11 +36,20 @@ fn both_are_written_and_point_at_each_other() {
             .success()
     );
     let more = ["--ca", "ca", "--envoy", "out", "--coredns", "Corefile"];
-    for _ in 0..2 {
-        let out = run(dir.path(), &[&RENDER[..], &more].concat());
-        assert!(out.status.success(), "{out:?}");
-    }
     let out = dir.path().join("out");
+    let rendered = || {
+        let done = run(dir.path(), &[&RENDER[..], &more].concat());
+        assert!(done.status.success(), "{done:?}");
+        fs::read(out.join("certificates/api.example.pem")).unwrap()
+    };
+    // What is there is kept, but where it is of another month, or half.
+    let first = rendered();
+    assert_eq!(rendered(), first);
+    fs::write(out.join("certificates/issued"), "2026-01").unwrap();
+    let second = rendered();
+    assert_ne!(second, first);
+    fs::remove_file(out.join("certificates/api.example.key")).unwrap();
+    assert_ne!(rendered(), second);
     let read = |file: &Path| serde_json::from_slice::<Value>(&fs::read(file).unwrap()).unwrap();
     let bootstrap = read(&out.join("bootstrap.json"));
     for (kind, file) in [
@@ -53,8 +62,14 @@ fn both_are_written_and_point_at_each_other() {
             fs::canonicalize(out.join(file)).unwrap()
         );
     }
-    let secret = read(&out.join("certificates/api.example.json"));
-    let files = &secret["resources"][0]["tls_certificate"];
+    let listeners = read(&out.join("listeners.json"));
+    let chains = listeners["resources"].as_array().unwrap().iter();
+    let mut chains = chains.flat_map(|one| one["filter_chains"].as_array().unwrap());
+    let tls = chains
+        .find(|one| one["transport_socket"].is_object())
+        .unwrap();
+    let files =
+        &tls["transport_socket"]["typed_config"]["common_tls_context"]["tls_certificates"][0];
     let key = Path::new(files["private_key"]["filename"].as_str().unwrap());
     assert_eq!(
         fs::metadata(key).unwrap().permissions().mode() & 0o777,
@@ -76,10 +91,7 @@ fn both_are_written_and_point_at_each_other() {
         .map(|one| certificate(one.unwrap()))
         .collect();
     names.sort();
-    assert_eq!(
-        names,
-        ["api.example.json", "api.example.key", "api.example.pem"]
-    );
+    assert_eq!(names, ["api.example.key", "api.example.pem", "issued"]);
 }
 
 #[test]

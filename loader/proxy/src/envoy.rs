@@ -1,4 +1,4 @@
-//! Envoy's files: bootstrap, listeners, clusters, and a secret for each certificate.
+//! Envoy's files: bootstrap, listeners and clusters; which certificates they name.
 
 use crate::access::{self, METADATA};
 use crate::agent::{Agent, Fleet};
@@ -25,7 +25,7 @@ pub struct Rendered {
     pub listeners: Value,
     /// `clusters.json`.
     pub clusters: Value,
-    /// Names and addresses that certificates are needed for; each is a file of [`secret`].
+    /// Names and addresses that certificates are needed for; each has the files of [`certificate_files`].
     pub certificates: BTreeSet<String>,
     /// What is left out.
     pub notes: BTreeSet<Note>,
@@ -177,13 +177,7 @@ fn certified(way: &Way<'_, '_>) -> Vec<String> {
         .collect()
 }
 
-/// File of a certificate's secret, in the directory of the rendered files.
-#[must_use]
-pub fn secret_file(name: &str) -> String {
-    format!("certificates/{}.json", file_stem(name))
-}
-
-/// Files of a certificate and its key, in the same directory.
+/// Files of a certificate and its key, in the directory of the rendered files.
 #[must_use]
 pub fn certificate_files(name: &str) -> [String; 2] {
     let stem = file_stem(name);
@@ -196,20 +190,6 @@ pub fn certificate_files(name: &str) -> [String; 2] {
 /// A star and colons are awkward in file names, and no name has a plus.
 fn file_stem(name: &str) -> String {
     name.replace(['*', ':'], "+")
-}
-
-/// The secret that makes Envoy read a certificate and its key.
-#[must_use]
-pub fn secret(name: &str, settings: &Settings) -> Value {
-    let [certificate, key] = certificate_files(name).map(|file| settings.file(&file));
-    json!({"resources": [{
-        "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret",
-        "name": name,
-        "tls_certificate": {
-            "certificate_chain": {"filename": certificate},
-            "private_key": {"filename": key},
-        },
-    }]})
 }
 
 fn listener(port: u16, chains: &[Value], settings: &Settings) -> Value {
@@ -273,6 +253,8 @@ fn chain(policy: &Policy, way: &Way<'_, '_>, names: &[String], settings: &Settin
     chain["filters"] = json!([manager(policy, way, settings)]);
     chain["transport_socket_connect_timeout"] = json!("10s");
     if way.layer == Layer::Tls {
+        // A chain that is the same stays as it is, with the certificates that it has read.
+        chain["metadata"]["filter_metadata"][METADATA]["issued"] = json!(settings.issued);
         chain["transport_socket"] = json!({
             "name": "envoy.transport_sockets.tls",
             "typed_config": downstream_tls(names, settings),
@@ -306,26 +288,19 @@ fn identity(way: &Way<'_, '_>) -> Value {
     fields
 }
 
+/// The certificates stand in the chain, not in secrets that are watched: Envoy opens an inotify instance for each file
+/// that it watches, a user has 128 of them, and without one Envoy aborts.
 fn downstream_tls(names: &[String], settings: &Settings) -> Value {
-    let watched = json!({"path": settings.file("certificates")});
     let one = |name: &String| {
-        json!({
-            "name": name,
-            "sds_config": {
-                "resource_api_version": "V3",
-                "path_config_source": {
-                    "path": settings.file(&secret_file(name)),
-                    "watched_directory": watched,
-                },
-            },
-        })
+        let [certificate, key] = certificate_files(name).map(|file| settings.file(&file));
+        json!({"certificate_chain": {"filename": certificate}, "private_key": {"filename": key}})
     };
     json!({
         "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
         "common_tls_context": {
             "alpn_protocols": ["h2", "http/1.1"],
             "tls_params": {"tls_minimum_protocol_version": "TLSv1_2"},
-            "tls_certificate_sds_secret_configs": names.iter().map(one).collect::<Vec<_>>(),
+            "tls_certificates": names.iter().map(one).collect::<Vec<_>>(),
         },
     })
 }

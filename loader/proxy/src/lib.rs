@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! Policy ─┬─ Fleet (agents, addresses) ─┐
-//!         │                             ├─▶ envoy::render   ─▶ bootstrap, listeners, clusters, secrets
+//!         │                             ├─▶ envoy::render   ─▶ bootstrap, listeners, clusters
 //!         └─ Settings (where things are)┤
 //!                                       └─▶ coredns::render ─▶ Corefile
 //! ```

@@ -26,6 +26,8 @@ pub struct Settings {
     pub version: String,
     /// Whether there are certificates to intercept TLS with; without, TLS is not answered.
     pub intercept: bool,
+    /// When the certificates were issued, in any words: Envoy reads them again where it is told others.
+    pub issued: String,
 }
 
 impl Default for Settings {
@@ -40,6 +42,7 @@ impl Default for Settings {
             upstream_ca: "/etc/ssl/certs/ca-certificates.crt".to_owned(),
             version: String::new(),
             intercept: false,
+            issued: String::new(),
         }
     }
 }

@@ -24,15 +24,25 @@ fn binary() -> PathBuf {
 
 /// Renders a policy for agents into a directory, certificates of an authority of its own included.
 pub fn render(policy: &Policy, agents: &[&str], settings: &Settings) -> envoy::Rendered {
+    let dir = Path::new(&settings.directory);
+    let authority = settings.intercept.then(|| authority(&dir.join("ca")));
+    render_by(policy, agents, settings, authority.as_ref())
+}
+
+/// The same with certificates of an authority that is there.
+pub fn render_by(
+    policy: &Policy,
+    agents: &[&str],
+    settings: &Settings,
+    authority: Option<&Authority>,
+) -> envoy::Rendered {
     let agents = agents
         .iter()
         .map(|text| Agent::parse(text).expect("an agent"));
     let fleet = Fleet::new(agents.collect()).expect("a fleet");
     let rendered = envoy::render(policy, &fleet, settings);
     let dir = Path::new(&settings.directory);
-    let authority = settings.intercept.then(|| authority(&dir.join("ca")));
-    proxy_files::write_envoy(dir, &rendered, settings, authority.as_ref())
-        .expect("the files are written");
+    proxy_files::write_envoy(dir, &rendered, authority).expect("the files are written");
     rendered
 }
 
@@ -70,28 +80,45 @@ pub fn validate(rendered: &envoy::Rendered, dir: &Path) -> Output {
 }
 
 /// An Envoy that runs. It ends with the test.
-pub struct Envoy(Program);
+pub struct Envoy {
+    program: Program,
+    dir: PathBuf,
+}
 
 impl Envoy {
     /// Starts it with what was rendered into a directory, and waits until it listens.
     #[must_use]
     pub fn start(dir: &Path, listening: &[&str]) -> Self {
+        let mut envoy = Self {
+            program: Program::new("Envoy", dir.join("envoy.log")),
+            dir: dir.to_owned(),
+        };
+        envoy.restart(listening);
+        envoy
+    }
+
+    /// Starts it again, and waits until it listens.
+    #[track_caller]
+    pub fn restart(&mut self, listening: &[&str]) {
         let mut command = program::command(binary());
         command.args(["--disable-hot-restart", "--concurrency", "1", "-l", "warn"]);
-        command.arg("-c").arg(dir.join("bootstrap.json"));
-        let mut program = Program::new("Envoy", dir.join("envoy.log"));
-        program.start(command);
+        command.arg("-c").arg(self.dir.join("bootstrap.json"));
+        self.program.start(command);
         eventually("envoy to listen", || {
-            program.must_run();
+            self.program.must_run();
             let up = listening.iter().all(|at| TcpStream::connect(at).is_ok());
             up.then_some(())
         });
-        Self(program)
+    }
+
+    /// Ends it without a warning.
+    pub fn kill(&mut self) {
+        self.program.kill();
     }
 
     /// What it has said of itself so far.
     #[must_use]
     pub fn said(&self) -> String {
-        self.0.said()
+        self.program.said()
     }
 }

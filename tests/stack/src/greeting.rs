@@ -28,7 +28,7 @@ pub struct Greeting<'a> {
 }
 
 impl Greeting<'_> {
-    fn config(&self) -> ClientConfig {
+    pub(crate) fn config(&self) -> ClientConfig {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider));
         let builder = match self.ech {

@@ -10,6 +10,7 @@ pub mod demo;
 pub mod dns;
 pub mod envoy;
 pub mod greeting;
+pub mod grpc;
 pub mod http1;
 pub mod http2;
 pub mod images;

@@ -2,7 +2,7 @@
 //!
 //! | target | answer |
 //! |---|---|
-//! | `/down/N` | so many bytes |
+//! | `…/down/N` | so many bytes |
 //! | a WebSocket | every byte back |
 //! | gRPC | every message back; the status is the digits at the end of the path, `…/Open` ends never |
 //! | else | one line: method, target, host, and how many bytes the request had |
@@ -128,5 +128,5 @@ impl Origin {
 
 /// How many bytes a target asks for.
 fn down(target: &str) -> Option<usize> {
-    target.strip_prefix("/down/")?.parse().ok()
+    target.rsplit_once("/down/")?.1.parse().ok()
 }

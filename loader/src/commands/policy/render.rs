@@ -80,10 +80,14 @@ pub(in crate::commands) fn write(
     settings: &Settings,
 ) -> Result<(), RenderError> {
     if let Some(dir) = in_file(&to.envoy) {
-        let rendered = envoy::between(policy, before, fleet, settings);
+        let settings = Settings {
+            issued: proxy_files::issued(),
+            ..settings.clone()
+        };
+        let rendered = envoy::between(policy, before, fleet, &settings);
         note(name, &rendered);
         let authority = to.ca.as_deref().map(Authority::load).transpose()?;
-        proxy_files::write_envoy(dir, &rendered, settings, authority.as_ref())?;
+        proxy_files::write_envoy(dir, &rendered, authority.as_ref())?;
     }
     if let Some(file) = in_file(&to.coredns) {
         let text = coredns::render(policy, fleet, settings);

@@ -17,6 +17,7 @@ use crate::{
     envoy::{Envoy, EnvoyError},
     fleet::Fleet,
     policy_file::PolicyFile,
+    proxy_files,
 };
 use policy::Policy;
 use proxy::{ADMIN, Agent, Settings};
@@ -39,8 +40,8 @@ pub(super) struct Proxies {
     run: String,
     /// How many versions there were.
     turn: u64,
-    /// Number of the policy, and the agents; nothing before the first time.
-    written: Option<(u64, Vec<Agent>)>,
+    /// Number of the policy, the agents, and when certificates were issued; nothing before the first time.
+    written: Option<(u64, Vec<Agent>, String)>,
     /// What was said about the last failure, and when to try again.
     failed: Option<(String, Instant)>,
     /// What Envoy has been given and has not said anything about.
@@ -148,7 +149,7 @@ impl Proxies {
         file.map(|file| Offer::Silent(file, said))
     }
 
-    /// Writes the files anew if the policy in force or the agents have changed. What fails is said once, and tried again.
+    /// Writes the files anew if the policy in force or the agents have changed, or certificates are due. What fails is said once, and tried again.
     pub(super) fn follow(&mut self, fleet: &Fleet) {
         if self.asked.as_ref().is_some_and(|a| a.file.is_some()) {
             return;
@@ -157,7 +158,11 @@ impl Proxies {
         if at.is_some_and(|at| Instant::now() < at) {
             return;
         }
-        let now = (fleet.policy_number(), fleet.addressed());
+        let now = (
+            fleet.policy_number(),
+            fleet.addressed(),
+            proxy_files::issued(),
+        );
         if self.written.as_ref() == Some(&now) {
             return;
         }

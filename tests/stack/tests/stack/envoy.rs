@@ -1,8 +1,12 @@
 //! What is rendered for Envoy, held by the real one: requests of every spelling against `policy explain`.
 
+mod http2;
 mod led;
+mod many;
 mod plain;
+mod protocols;
 mod reload;
+mod streams;
 mod tls;
 
 use kernel_tests::dns::Resolver;

@@ -3,7 +3,7 @@
 use super::{POLICY, SHARED, World, ask_plainly, get, led, led_by};
 use kernel_tests::{check::fields, eventually};
 use serde_json::json;
-use stack_tests::{greeting::Greeting, http1, http2::Http2};
+use stack_tests::{greeting::Greeting, grpc::Grpc, http1, http2::Http2};
 use std::{
     io::{Read as _, Write as _},
     net::{Shutdown, TcpStream},
@@ -186,4 +186,34 @@ fn evasion_40_a_websocket_that_carries_a_file_out_shows_its_bytes() {
     let out = w.end([&["GET /v1/ws api.example"], &[]]);
     let flow = out.only(&[("src_port", json!(own))]);
     assert!(flow["bytes_out"].as_u64() > Some(FILE as u64), "{flow}");
+}
+
+#[test]
+fn evasion_40_a_stream_of_grpc_that_carries_a_file_out_shows_its_bytes() {
+    const MESSAGES: usize = 300;
+    let mut w = World::start(POLICY);
+    let stream = w.inside.dial("api.example", 443);
+    let own = port(&stream);
+    let mut grpc = Grpc::over(&w.honest("api.example", &["h2"]), stream);
+    let mut call = grpc.call("api.example", "/svc.Store/Put");
+    for _ in 0..MESSAGES {
+        call.say(&[7; 995]);
+        assert_eq!(call.hear(995), [7; 995]);
+    }
+    call.end();
+    assert_eq!(call.status(), Some(0));
+    drop(grpc);
+    let bytes = (MESSAGES * 1000).to_string();
+    w.tried.push((
+        own,
+        led("api", "api.example", 443),
+        json!([{"verdict": "ALLOWED", "l7_proto": "grpc", "path": "/svc.Store/Put", "grpc_status": "OK", "bytes_out": bytes,
+                "bytes_in": bytes}]),
+    ));
+    let out = w.end([&["POST /svc.Store/Put api.example"], &[]]);
+    let flow = out.only(&[("src_port", json!(own))]);
+    assert!(
+        flow["bytes_out"].as_u64() > Some(MESSAGES as u64 * 1000),
+        "{flow}"
+    );
 }
