@@ -24,6 +24,14 @@ pub fn ask(io: &mut (impl Read + Write), text: &str) -> (u16, String) {
 
 /// Status and body of the next answer; 0 where the connection is closed.
 pub fn answer(io: &mut impl Read) -> (u16, String) {
+    let answer = heard(io);
+    let status = answer.split(' ').nth(1).and_then(|code| code.parse().ok());
+    let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+    (status.unwrap_or(0), body.to_owned())
+}
+
+/// The next answer as it comes; empty where the connection is closed.
+pub fn heard(io: &mut impl Read) -> String {
     let mut answer = String::new();
     let mut bytes = [0; 4096];
     // Until the whole answer is there; a connection that is closed or reset is an answer, too.
@@ -33,9 +41,7 @@ pub fn answer(io: &mut impl Read) -> (u16, String) {
             break;
         }
     }
-    let status = answer.split(' ').nth(1).and_then(|code| code.parse().ok());
-    let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
-    (status.unwrap_or(0), body.to_owned())
+    answer
 }
 
 /// Whether an answer has all of its body.

@@ -85,9 +85,14 @@ impl Inside {
         let mut iov = [IoSliceMut::new(&mut byte)];
         let mut space = nix::cmsg_space!(i32);
         let from = self.sockets.as_raw_fd();
-        let message =
-            recvmsg::<SockaddrStorage>(from, &mut iov, Some(&mut space), MsgFlags::empty())
-                .expect("a message");
+        // Programs that the test starts later must not hold it open.
+        let message = recvmsg::<SockaddrStorage>(
+            from,
+            &mut iov,
+            Some(&mut space),
+            MsgFlags::MSG_CMSG_CLOEXEC,
+        )
+        .expect("a message");
         let mut fds = message.cmsgs().expect("room enough").flat_map(|c| match c {
             ControlMessageOwned::ScmRights(fds) => fds,
             _ => Vec::new(),

@@ -3,6 +3,7 @@
 mod http2;
 mod led;
 mod many;
+mod outages;
 mod plain;
 mod protocols;
 mod reload;
