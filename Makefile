@@ -131,9 +131,10 @@ bench: ## measure the rows of docs/benchmarks.md; needs root
 	@scripts/toolchain.sh --quiet
 	@scripts/collector.sh --quiet
 	@scripts/opensearch.sh --quiet
+	@scripts/envoy.sh --quiet
 	cargo build --release --locked -p ebpf-manager -p otlp-bridge
 	$(as_root) cargo bench --locked -p kernel-tests
-	$(as_root) cargo bench --locked -p stack-tests --bench store
+	$(as_root) cargo bench --locked -p stack-tests --bench store --bench proxy
 
 ##@ Check
 .PHONY: lint

@@ -86,6 +86,7 @@ impl Origin {
             runtime.expect("a runtime").block_on(async move {
                 let listener = tokio::net::TcpListener::from_std(listener).expect("a socket");
                 while let Ok((stream, _)) = listener.accept().await {
+                    stream.set_nodelay(true).expect("a socket");
                     tokio::spawn(own.clone().serve(stream, tls.clone()));
                 }
             });

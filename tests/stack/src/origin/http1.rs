@@ -3,7 +3,7 @@
 use super::{Io, Origin, down};
 use std::io::{Error, Result};
 use tokio::io::{
-    AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, copy, sink,
+    AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, copy, copy_buf, sink,
 };
 
 /// What a request says of itself.
@@ -80,18 +80,17 @@ pub(super) async fn serve(io: impl Io, origin: &Origin) -> Result<()> {
         let had = body(&mut io, &head).await?;
         let length = down(target);
         let line = format!("{method} {target} {} {had}", head.host);
-        let answer = format!(
+        let mut answer = format!(
             "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n",
             length.unwrap_or(line.len())
         );
+        if length.is_none() {
+            answer.push_str(&line);
+        }
         io.write_all(answer.as_bytes()).await?;
-        match length {
-            None => io.write_all(line.as_bytes()).await?,
-            Some(_) if method == "HEAD" => {}
-            Some(length) => {
-                let zeros = tokio::io::repeat(0).take(length as u64);
-                copy(&mut BufReader::with_capacity(1 << 16, zeros), &mut io).await?;
-            }
+        if let Some(length) = length {
+            let zeros = tokio::io::repeat(0).take(length as u64);
+            copy_buf(&mut BufReader::with_capacity(1 << 18, zeros), &mut io).await?;
         }
         io.flush().await?;
     }
