@@ -288,7 +288,7 @@ mod tests {
         let mut policy = Policy::parse("default: allow").policy.unwrap();
         policy.close(&["10.9.0.0/16".parse().unwrap()]);
         let agent = crate::Agent::parse("a@192.0.2.1").unwrap();
-        let way = Way::new(&policy, &agent, 80, crate::chain::Layer::Raw);
+        let way = Way::new(&policy, &policy, &agent, 80, crate::chain::Layer::Raw);
         for private in [false, true] {
             let filter = addresses(&policy, &way, private).to_string();
             assert!(
