@@ -10,6 +10,7 @@ pub mod inspect;
 pub mod instance;
 pub mod machine;
 pub mod pins;
+mod ways;
 
 use serde::Serialize;
 

@@ -4,17 +4,16 @@
 use super::{
     Finding,
     instance::{Instance, Slot},
-    plural,
+    plural, ways,
 };
 use crate::{
     docker::Weakness,
-    enrol,
     kernel::query::Target,
     render::{line::printable, units},
     weakness,
 };
 use abi::{MODE_AUDIT, MODE_OBSERVE, PHASE_ALONE, SlotConfig, maps};
-use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 /// Everything there is to say about the pins of an instance.
 #[must_use]
@@ -268,7 +267,8 @@ fn slot(i: &Instance, s: &Slot) -> Vec<Finding> {
     all.extend(handed_over(i, s, config));
     all.extend(lifted(i, s, config));
     all.extend(s.weaknesses.iter().map(|w| weak(s, *w)));
-    all.extend(resolvers(i, config));
+    all.extend(ways::missing(s, config));
+    all.extend(ways::resolvers(i, config));
     all
 }
 
@@ -347,30 +347,6 @@ fn weak(s: &Slot, w: Weakness) -> Finding {
 pub fn is_accepted(f: &Finding, accepted: &[String]) -> bool {
     let ends = |word: &String| f.mend.ends_with(&format!("--accept {word}"));
     f.check == "weakness" && accepted.iter().any(ends)
-}
-
-/// A machine that asks other resolvers than a slot trusts.
-fn resolvers(i: &Instance, config: &SlotConfig) -> Option<Finding> {
-    let used = usize::from(config.resolver_count).min(config.resolvers.len());
-    let trusted: Vec<IpAddr> = config.resolvers[..used].iter().map(enrol::addr).collect();
-    let strange: Vec<String> = i
-        .resolvers
-        .iter()
-        .filter(|r| !trusted.contains(r))
-        .map(ToString::to_string)
-        .collect();
-    if strange.is_empty() {
-        return None;
-    }
-    Some(Finding::note(
-        "resolvers",
-        format!(
-            "/etc/resolv.conf names {}, which its policy does not trust",
-            strange.join(", ")
-        ),
-        "lookups there are refused, reason resolver",
-        "if that is not meant: apply the policy again with `resolvers: [system]`",
-    ))
 }
 
 #[cfg(test)]

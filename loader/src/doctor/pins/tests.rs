@@ -5,7 +5,7 @@ use super::{
     },
     *,
 };
-use abi::programs;
+use abi::{Ip, programs};
 
 fn config(i: &mut Instance) -> &mut SlotConfig {
     the_slot(i).config.as_mut().unwrap().as_mut().unwrap()
@@ -193,4 +193,40 @@ fn an_upgrade_that_was_left_half_way_is_named_until_a_loader_goes_on_with_it() {
     };
     only(&half_way(false), State::Problem, "slot", &["handed over"]);
     assert!(half_way(true).is_empty());
+}
+
+#[test]
+fn an_agent_without_a_way_to_what_it_is_led_to_is_named_with_what_to_do() {
+    let there = crate::enrol::ip([192, 0, 2, 53].into());
+    let found = |flags: u8, proxies: [Ip; 2], name_servers: [Ip; 2]| {
+        let mut found = after(|i| {
+            let c = config(i);
+            c.flags |= flags;
+            (c.proxies, c.name_servers) = (proxies, name_servers);
+        });
+        found.retain(|f| f.check == "proxy");
+        found
+    };
+    let (none, one) = ([Ip::default(); 2], [there, Ip::default()]);
+    assert!(found(0, none, none).is_empty());
+    assert!(found(abi::SLOT_PROXY | abi::SLOT_NAME_SERVER, one, one).is_empty());
+    let names = found(abi::SLOT_PROXY | abi::SLOT_NAME_SERVER, one, none);
+    only(&names, State::Note, "proxy", &["name server"]);
+    assert!(names[0].mend.contains("docker network connect"));
+    let requests = found(abi::SLOT_PROXY, none, none);
+    only(&requests, State::Note, "proxy", &["proxy"]);
+    assert!(requests[0].cost.contains("no_proxy_path"));
+}
+
+#[test]
+fn resolvers_do_not_matter_where_dns_is_led_to_one() {
+    let strange = |flags: u8| {
+        let found = after(|i| {
+            i.resolvers = vec![[203, 0, 113, 7].into()];
+            config(i).flags |= flags;
+        });
+        found.iter().any(|f| f.check == "resolvers")
+    };
+    assert!(strange(0));
+    assert!(!strange(abi::SLOT_NAME_SERVER));
 }
