@@ -135,6 +135,12 @@ impl Proxies {
                 return Some(Offer::Refused(file, said));
             }
             Ok(_) => "Envoy has not taken the configuration".to_owned(),
+            Err(EnvoyError::Away { .. }) if asked.file.is_some() => {
+                // Nobody is there to wait for, and a policy that closes something should not wait.
+                let file = self.asked.take()?.file;
+                let said = told.err().map_or(String::new(), |e| e.to_string());
+                return file.map(|file| Offer::Silent(file, said));
+            }
             Err(e @ EnvoyError::Away { .. }) => e.to_string(),
             Err(e) => format!("Envoy says nothing of the configuration: {e}"),
         };
