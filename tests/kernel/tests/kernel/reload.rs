@@ -122,7 +122,7 @@ fn a_file_that_cannot_be_used_changes_nothing_and_says_why() {
         (paths, "path rules, which need a proxy"),
         (
             "resolvers: [coredns]\nrules: []\n",
-            "works beside the stack only",
+            "needs to know where CoreDNS is: give --dns",
         ),
         (wide.as_str(), "more than 16777216 bytes"),
         (
