@@ -204,6 +204,11 @@ fn by_policy(cfg: &SlotConfig, skb: *mut __sk_buff, p: &Packet, w: &mut Work) ->
     if dns && p.wire.proto == IPPROTO_TCP && p.payload != 0 && decide::enforcing(cfg, now) {
         return refuse(cfg, p, w);
     }
+    // The kernel's own answer to a proxy that goes on when the socket is gone; whom the connection was meant for nobody
+    // knows any more.
+    if p.wire.proto == IPPROTO_TCP && p.payload == 0 && decide::is_proxy(cfg, &p.wire.dst) {
+        return 1;
+    }
     let j = judge::egress(cfg, now, w, false);
     if j.internal() || !packet::understood(p.wire.proto) {
         return refuse(cfg, p, w);

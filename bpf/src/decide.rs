@@ -8,8 +8,8 @@ use abi::{
     ACTION_ALLOW, ACTION_BUILTIN, FLOW_DNS, FLOW_LIFTED, FLOW_PROXIED, FLOW_WOULD_DENY,
     IPPROTO_TCP, IPPROTO_UDP, Ip, MAX_RESOLVERS, MODE_AUDIT, MODE_OBSERVE, NO_RULE, PROTO_ANY,
     PROXY_PORTS, PortRule, RULE_PRIVATE, RULE_PROXIED, RuleSet, SET_RULES, SLOT_DEFAULT_ALLOW,
-    SLOT_INBOUND_DENY, SLOT_LOOPBACK_IS_EGRESS, SLOT_NAME_SERVER, SLOT_NO_DNS, SlotConfig,
-    VERDICT_ALLOWED, VERDICT_BYPASSED, VERDICT_DENIED, reason,
+    SLOT_INBOUND_DENY, SLOT_LOOPBACK_IS_EGRESS, SLOT_NAME_SERVER, SLOT_NO_DNS, SLOT_PROXY,
+    SlotConfig, VERDICT_ALLOWED, VERDICT_BYPASSED, VERDICT_DENIED, reason,
 };
 
 /// DNS (RFC 1035 §4.2).
@@ -298,6 +298,13 @@ fn of_family<'c>(all: &'c [Ip; 2], ip: &Ip) -> Option<&'c Ip> {
         return Some(&all[1]);
     }
     (!addr::same(&all[0], &none)).then_some(&all[0])
+}
+
+/// Whether this address is the proxy's.
+#[inline(always)]
+pub fn is_proxy(cfg: &SlotConfig, ip: &Ip) -> bool {
+    cfg.flags & SLOT_PROXY != 0
+        && (addr::same(&cfg.proxies[0], ip) || addr::same(&cfg.proxies[1], ip))
 }
 
 /// The proxy's port for a port, 0 for none.

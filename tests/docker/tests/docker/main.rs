@@ -12,6 +12,7 @@ mod served_metrics;
 mod served_nested;
 mod served_networks;
 mod served_outage;
+mod served_proxies;
 mod served_raw;
 mod served_storm;
 mod storm;
