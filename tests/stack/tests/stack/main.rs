@@ -8,6 +8,7 @@ mod delivery;
 mod envoy;
 mod evasion;
 mod gate;
+mod joined;
 mod lanes;
 mod metrics;
 mod opensearch;
