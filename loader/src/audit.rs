@@ -18,6 +18,8 @@ use wire::{LogRecord, RecordBuilder, Severity, fields as f};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Outcome {
+    /// The proxies have been given it, and the kernel waits for what they say.
+    Offered,
     /// It is in force.
     Applied,
     /// The policy before it stays.
@@ -53,6 +55,7 @@ pub const POLICY: &str = "clawker.overseer.policy";
 impl Outcome {
     fn word(self) -> &'static str {
         match self {
+            Self::Offered => "offered",
             Self::Applied => "applied",
             Self::Refused => "refused",
         }
@@ -64,7 +67,7 @@ impl PolicyChange {
     #[must_use]
     pub fn otlp(&self) -> LogRecord {
         let severity = match self.outcome {
-            Outcome::Applied => Severity::Info,
+            Outcome::Offered | Outcome::Applied => Severity::Info,
             Outcome::Refused => Severity::Error,
         };
         let message = Some(self.message.as_str()).filter(|m| !m.is_empty());
@@ -85,6 +88,7 @@ impl fmt::Display for PolicyChange {
             policy, generation, ..
         } = self;
         match self.outcome {
+            Outcome::Offered => write!(f, "policy {policy} offered to the proxies"),
             Outcome::Applied => write!(f, "policy {policy} applied: generation {generation}"),
             Outcome::Refused => write!(f, "policy {policy} refused: generation {generation} stays"),
         }

@@ -137,7 +137,7 @@ impl Sink {
     /// says more, and one line. What went well is not told where nothing is to be told.
     pub fn change(&mut self, c: &PolicyChange, report: &str) {
         self.export_event(c.otlp());
-        self.show(c, report, c.outcome == Outcome::Applied);
+        self.show(c, report, c.outcome != Outcome::Refused);
     }
 
     /// Writes that a bypass began or ended: into the stream of records, and one line for people.

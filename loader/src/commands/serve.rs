@@ -244,8 +244,9 @@ impl Daemon {
             return self.put(file);
         };
         let name = file.name.clone();
-        if let Err(e) = proxies.offer(file, &self.fleet) {
-            self.fleet.refuse(&name, &e.to_string(), &mut self.sink);
+        match proxies.offer(file, &self.fleet) {
+            Ok(()) => self.fleet.offered(&name, &mut self.sink),
+            Err(e) => self.fleet.refuse(&name, &e.to_string(), &mut self.sink),
         }
     }
 

@@ -61,6 +61,13 @@ impl Fleet {
         self.rules.close_own(&mut file.policy);
     }
 
+    /// Tells that the proxies have been given a file, which is in force for nobody yet.
+    pub fn offered(&self, file: &str, sink: &mut Sink) {
+        let said = "the kernel follows when Envoy has taken it";
+        let offered = change(&Owner::default(), Outcome::Offered, file, 0, said);
+        sink.change(&offered, "");
+    }
+
     /// Tells that a file was not put into force, for nobody.
     pub fn refuse(&self, file: &str, why: &str, sink: &mut Sink) {
         let said = format!("{why}; the policy before it stays\n");

@@ -330,7 +330,7 @@ fields! {
         POLICY: Text = "policy";
         /// Generation of the configuration that is in force now.
         GENERATION: Int = "generation";
-        /// `applied` or `refused`.
+        /// `offered` to the proxies, `applied` or `refused`.
         OUTCOME: Text = "outcome";
         /// Why it was refused, or what to know about it.
         MESSAGE: Text = "message";

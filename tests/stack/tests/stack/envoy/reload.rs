@@ -85,7 +85,11 @@ impl Yard {
     fn changes(&self) -> Vec<Value> {
         let mut all = self.bench.events();
         all.retain(|e| e["event_name"] == "clawker.overseer.policy");
-        all
+        // Every change begins with one that says so.
+        let (offered, settled): (Vec<_>, Vec<_>) =
+            all.into_iter().partition(|e| e["outcome"] == "offered");
+        assert!(offered.len() >= settled.len(), "{settled:?}");
+        settled
     }
 
     /// The last of so many.
