@@ -134,14 +134,16 @@ impl Writer {
             return Ok(());
         }
         let done = self.commit(&turn.keeps, turn.again);
+        // First, so that whoever tries again finds the room that was made.
+        let recovered = match &done {
+            Err(e) => self.recover(e.clone()),
+            Ok(()) => Ok(()),
+        };
         for answer in turn.answers {
             // Who has gone away does not want to know.
             let _ = answer.send(done.clone());
         }
-        match done {
-            Err(e) => self.recover(e),
-            Ok(()) => Ok(()),
-        }
+        recovered
     }
 
     /// Whether there is anything to write.
@@ -237,6 +239,8 @@ impl Writer {
             self.squeeze = Some((there - there / SQUEEZE, Instant::now() + SQUEEZED));
             if let Err(e) = self.commit(&[], false) {
                 tracing::debug!("cannot make room: {e}");
+                // What it passed over is there still.
+                self.shared.handed().rewind();
                 return self
                     .shared
                     .store

@@ -60,7 +60,8 @@ impl Disk {
     /// Takes all the room that is left.
     fn fill(&self) -> PathBuf {
         let path = self.path().join("ballast");
-        let mut file = File::create(&path).unwrap();
+        let mut file = File::options();
+        let mut file = file.create(true).append(true).open(&path).unwrap();
         while file.write_all(&[1; 4096]).is_ok() {}
         path
     }
@@ -170,4 +171,38 @@ fn a_disk_that_may_only_be_read_is_an_error_that_says_so() {
     assert!(!e.is_fatal());
     disk.read_only(false);
     Spool::open(&dir, bounds(1 << 30), |_| {}).unwrap();
+}
+
+/// What would have gone to make room stays when no room can be made, and is for delivery again.
+#[test]
+fn where_no_room_can_be_made_nothing_that_stays_is_passed_over() {
+    for refusals in 1..=4 {
+        let disk = Disk::new();
+        let spool = spool(&disk);
+        let mut n = 0;
+        while n < 4000 {
+            spool.keep(None, &batch("ALLOWED", n)).unwrap();
+            n += STEP;
+        }
+        let mut refused = 0;
+        while refused < refusals {
+            // The reserve is given up for making room: somebody else takes that as well.
+            disk.fill();
+            match spool.keep(None, &batch("ALLOWED", n)) {
+                Ok(()) => n += STEP,
+                Err(e) => {
+                    assert!(!e.is_fatal(), "{e}");
+                    refused += 1;
+                }
+            }
+            assert!(n < 200_000, "the disk is never full");
+        }
+        fs::remove_file(disk.path().join("ballast")).unwrap();
+        eventually("room", || spool.keep(None, &batch("DENIED", n)).ok());
+        spool.flush().unwrap();
+        let state = find(&spool, EGRESS);
+        let waiting = all(&spool, EGRESS).len() as u64;
+        assert_eq!(waiting, state.pending, "after {refusals} refusals");
+        assert_eq!(state.kept, waiting + state.shed);
+    }
 }
