@@ -193,10 +193,12 @@ impl Writer {
     fn commit(&mut self, keeps: &[Keep], again: bool) -> Result<(), SpoolError> {
         let (before, within) = (self.shared.books().clone(), self.within());
         let (handed, settled) = (&self.shared.handed, &self.settled);
-        let (books, returned) = self.shared.store.write(|tables| {
+        let written = self.shared.store.write(|tables| {
             let apply = Apply::new(tables, &before, handed, Timestamp::now());
             apply.run(&before, (keeps, again), settled, within)
-        })?;
+        });
+        // What a transaction passed over that did not come to be is there still.
+        let (books, returned) = written.inspect_err(|_| self.shared.handed().rewind())?;
         let mut handed = handed.lock().unwrap_or_else(PoisonError::into_inner);
         for s in self.settled.drain(..) {
             handed.settled(&s.stream, s.place);
@@ -225,7 +227,6 @@ impl Writer {
         if e.is_fatal() {
             return Err(e);
         }
-        self.shared.handed().rewind();
         let full = matches!(e, SpoolError::DiskFull(_));
         if full {
             self.shared.store.free_reserve();
@@ -239,8 +240,6 @@ impl Writer {
             self.squeeze = Some((there - there / SQUEEZE, Instant::now() + SQUEEZED));
             if let Err(e) = self.commit(&[], false) {
                 tracing::debug!("cannot make room: {e}");
-                // What it passed over is there still.
-                self.shared.handed().rewind();
                 return self
                     .shared
                     .store
