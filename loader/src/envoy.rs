@@ -1,6 +1,7 @@
 //! What Envoy says of its configuration, over the socket that its bootstrap opens for that. A unix socket: the
 //! loader has no other.
 
+use crate::export::runtime;
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper_util::{
     client::legacy::{Client, Error as HttpError},
@@ -11,7 +12,9 @@ use serde_json::Value;
 use std::{
     error::Error,
     io,
+    panic::resume_unwind,
     path::{Path, PathBuf},
+    thread,
     time::Duration,
 };
 
@@ -106,12 +109,18 @@ impl Envoy {
     }
 
     fn get(&self, path: &str) -> Result<Vec<u8>, EnvoyError> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(EnvoyError::Runtime)?;
-        let asked = async { tokio::time::timeout(PATIENCE, self.ask(path)).await };
-        match runtime.block_on(asked) {
+        let asks = || -> io::Result<_> {
+            let asked = async { tokio::time::timeout(PATIENCE, self.ask(path)).await };
+            Ok(runtime()?.block_on(asked))
+        };
+        // A thread of its own: the runtime's blocks SIGPIPE, which is the others' to have.
+        let asked = thread::scope(|s| {
+            thread::Builder::new()
+                .spawn_scoped(s, asks)?
+                .join()
+                .unwrap_or_else(|panic| resume_unwind(panic))
+        });
+        match asked.map_err(EnvoyError::Runtime)? {
             Ok(answer) => answer,
             Err(_) => Err(EnvoyError::Slow {
                 socket: self.socket.clone(),
