@@ -203,6 +203,17 @@ pub struct Leads {
     pub names: bool,
 }
 
+impl Leads {
+    /// What is told to be led.
+    #[must_use]
+    pub fn of(lead: &LeadArgs) -> Self {
+        Self {
+            proxy: !lead.proxy.is_empty(),
+            names: !lead.dns.is_empty(),
+        }
+    }
+}
+
 /// The ways to the proxies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Way {

@@ -18,7 +18,7 @@ use crate::{
     cli::RunArgs,
     contain::{Plan, WITHHELD},
     control::{self, Gate},
-    enrol::Way,
+    enrol::Leads,
     instance::{Found, InstanceError, Root},
     kernel::Sizes,
     policy_file::{self, PolicyFile},
@@ -179,7 +179,7 @@ fn rules(
         who,
         (FIRST_POLICY, Place::Host),
         args.mode,
-        Way::to(&args.lead, |_| true).leads(),
+        Leads::of(&args.lead),
     )
 }
 

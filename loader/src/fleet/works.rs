@@ -275,8 +275,7 @@ impl Fleet {
         id.is_ok_and(|id| id != guard.cgroup_id)
     }
 
-    /// Sees to it that an agent is under what belongs to its network namespace.
-    /// The way to the proxy: for whoever shares a network with it.
+    /// The ways to the proxies: for whoever shares a network with them.
     pub(super) fn way(&self, m: &Member) -> Way {
         let near = |p: IpAddr| m.container.networks.iter().any(|n| n.contains(&p));
         Way::to(&self.lead, |p| {
@@ -284,6 +283,7 @@ impl Fleet {
         })
     }
 
+    /// Sees to it that an agent is under what belongs to its network namespace and its networks.
     fn move_to(&mut self, life: Life, m: &Member) -> Result<(), FleetError> {
         let (place, way) = (place(m), self.way(m));
         let moved = |c: &SlotConfig| Place::of(c) != place || Way::of(c) != way;

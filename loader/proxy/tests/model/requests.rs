@@ -2,10 +2,11 @@
 
 use crate::random::{host, source};
 use crate::walk::{Asked, walk};
-use policy::{Action, Mode, Policy, Proto, Question, Request};
+use policy::{Action, Explanation, Mode, Policy, Proto, Question, Request};
 use proptest::prelude::*;
 use proptest::sample::select;
 use proxy::{Agent, Fleet, Settings, envoy};
+use std::net::IpAddr;
 
 fn fleet() -> Fleet {
     let agents = ["p/a@10.9.0.2,fd00::2", "p/b@10.9.0.3", "c@10.9.0.4"];
@@ -135,8 +136,12 @@ proptest! {
     }
 }
 
-/// Whether a policy allows a request on some layer.
-fn allows(policy: &Policy, drawn: &Drawn, (agent, project): (Option<&str>, Option<&str>)) -> bool {
+/// What a policy says of a request.
+fn told<'p>(
+    policy: &'p Policy,
+    drawn: &Drawn,
+    (agent, project): (Option<&str>, Option<&str>),
+) -> Explanation<'p> {
     let literal = drawn.host.parse().ok();
     let hosts = [drawn.host.as_str()];
     let question = Question {
@@ -147,7 +152,12 @@ fn allows(policy: &Policy, drawn: &Drawn, (agent, project): (Option<&str>, Optio
         resolver: false,
     };
     let request = Request::new(drawn.method, drawn.path).unwrap();
-    let told = policy.explain(agent, project, &question, Some(&request));
+    policy.explain(agent, project, &question, Some(&request))
+}
+
+/// Whether a policy allows a request on its layer.
+fn allows(policy: &Policy, drawn: &Drawn, who: (Option<&str>, Option<&str>)) -> bool {
+    let told = told(policy, drawn, who);
     let layer = told
         .decider()
         .is_none_or(|rule| in_layer(rule.proto, drawn.tls));
@@ -173,17 +183,8 @@ fn check(
     source: &str,
 ) -> Result<(), TestCaseError> {
     let (address, agent, project) = WHO[drawn.who];
-    let literal = drawn.host.parse().ok();
-    let hosts = [drawn.host.as_str()];
-    let question = Question {
-        hosts: if literal.is_some() { &[] } else { &hosts },
-        addr: literal,
-        proto: 6,
-        port: drawn.port,
-        resolver: false,
-    };
-    let request = Request::new(drawn.method, drawn.path).unwrap();
-    let told = policy.explain(agent, project, &question, Some(&request));
+    let literal: Option<IpAddr> = drawn.host.parse().ok();
+    let told = told(policy, drawn, (agent, project));
     let decider = told.decider();
     let elsewhere = decider
         .is_some_and(|rule| rule.action == Action::Allow && !in_layer(rule.proto, drawn.tls));

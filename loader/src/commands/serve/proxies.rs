@@ -60,6 +60,19 @@ struct Asked {
     next: Instant,
 }
 
+impl Asked {
+    fn now(file: Option<PolicyFile>, version: String, refused: Option<u64>) -> Self {
+        let now = Instant::now();
+        Self {
+            file,
+            version,
+            refused,
+            since: now,
+            next: now,
+        }
+    }
+}
+
 /// What has become of a policy that was offered.
 pub(super) enum Offer {
     /// Envoy has it; the kernel may follow.
@@ -101,13 +114,7 @@ impl Proxies {
         let version = self.write((&file.name, &file.policy), before, &agents)?;
         // Whatever comes of it, these are not the files of the policy in force.
         self.written = None;
-        self.asked = Some(Asked {
-            file: Some(file),
-            version,
-            refused,
-            since: Instant::now(),
-            next: Instant::now(),
-        });
+        self.asked = Some(Asked::now(Some(file), version, refused));
         Ok(())
     }
 
@@ -178,13 +185,8 @@ impl Proxies {
             Ok(version) => {
                 tracing::info!(agents = now.1.len(), "the proxies have a new configuration");
                 (self.written, self.failed) = (Some(now), None);
-                self.asked = self.envoy.is_some().then(|| Asked {
-                    file: None,
-                    version,
-                    refused,
-                    since: Instant::now(),
-                    next: Instant::now(),
-                });
+                let envoy = self.envoy.as_ref();
+                self.asked = envoy.map(|_| Asked::now(None, version, refused));
             }
             Err(e) => self.complain(format!("the proxies keep their configuration: {e}")),
         }
