@@ -7,7 +7,7 @@
 
 use crate::agent::{Agent, Fleet};
 use crate::names::Regions;
-use crate::settings::Settings;
+use crate::settings::{READY_NAME, Settings};
 use policy::{Action, Policy, Resolver, Selected};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -66,6 +66,11 @@ pub fn render(policy: &Policy, fleet: &Fleet, settings: &Settings) -> String {
         }
         view.closed(&mut text, port);
     }
+    let _ = write!(
+        text,
+        "\n# Its health check.\n{READY_NAME}.:{port} {{\n{}    view ready {{\n        expr incidr(client_ip(), '127.0.0.1/32')\n    }}\n    errors\n    template IN A {{\n        answer \"{{{{ .Name }}}} 1 IN A 127.0.0.1\"\n    }}\n    template ANY ANY {{\n        rcode NOERROR\n    }}\n}}\n",
+        bind(settings),
+    );
     let _ = write!(
         text,
         "\n# Nobody that is known.\n.:{port} {{\n{}    log . \"{}\"\n    errors\n    reload 2s\n    template ANY ANY {{\n        rcode REFUSED\n    }}\n}}\n",

@@ -6,7 +6,7 @@ use crate::chain::{Layer, Way, wanted};
 use crate::http::manager;
 use crate::names::{Region, single};
 use crate::note::Note;
-use crate::settings::{ADMIN, LISTENER_OFFSET, Settings};
+use crate::settings::{ADMIN, LISTENER_OFFSET, READY_PORT, Settings};
 use crate::upstream::{clusters, collector, socket};
 use policy::{Action, Destination, Policy, PortRange, Proto};
 use serde_json::{Value, json};
@@ -305,6 +305,33 @@ fn downstream_tls(names: &[String], settings: &Settings) -> Value {
     })
 }
 
+/// Answers 200 for `/ready` on Envoy's own loopback once it listens for agents: for a health check, which cannot speak
+/// to [`ADMIN`] with what is in the stock image.
+fn ready() -> Value {
+    json!({
+        "name": "ready",
+        "address": socket("127.0.0.1", READY_PORT),
+        "filter_chains": [{"filters": [{
+            "name": "envoy.filters.network.http_connection_manager",
+            "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+                "stat_prefix": "ready",
+                "route_config": {},
+                "http_filters": [
+                    {"name": "envoy.filters.http.health_check", "typed_config": {
+                        "@type": "type.googleapis.com/envoy.extensions.filters.http.health_check.v3.HealthCheck",
+                        "pass_through_mode": false,
+                        "headers": [{"name": ":path", "string_match": {"exact": "/ready"}}],
+                    }},
+                    {"name": "envoy.filters.http.router", "typed_config": {
+                        "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router",
+                    }},
+                ],
+            },
+        }]}],
+    })
+}
+
 fn bootstrap(settings: &Settings) -> Value {
     let watched = |file: &str| {
         json!({
@@ -323,7 +350,7 @@ fn bootstrap(settings: &Settings) -> Value {
             "lds_config": watched("listeners.json"),
             "cds_config": watched("clusters.json"),
         },
-        "static_resources": {"clusters": [collector(settings)]},
+        "static_resources": {"clusters": [collector(settings)], "listeners": [ready()]},
         "layered_runtime": {"layers": [{
             "name": "static",
             // Expressions are bounded where the policy is read; Envoy's own bound is too low for

@@ -27,4 +27,4 @@ mod upstream;
 pub use access::ATTRIBUTES;
 pub use agent::{Agent, AgentError, Fleet, FleetError};
 pub use note::Note;
-pub use settings::{ADMIN, LISTENER_OFFSET, Settings};
+pub use settings::{ADMIN, LISTENER_OFFSET, READY_NAME, READY_PORT, Settings};

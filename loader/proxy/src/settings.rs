@@ -47,6 +47,11 @@ impl Default for Settings {
     }
 }
 
+/// Where Envoy answers `/ready`, on its own loopback: below [`LISTENER_OFFSET`], so no port of an agent's.
+pub const READY_PORT: u16 = 9902;
+/// What CoreDNS answers to its own machine alone, with 127.0.0.1 and without a line in its log: for a health check.
+pub const READY_NAME: &str = "ready.clawker";
+
 /// Envoy's socket for whoever asks what it works with, in [`Settings::directory`].
 pub const ADMIN: &str = "admin.sock";
 
