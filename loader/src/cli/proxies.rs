@@ -124,6 +124,9 @@ pub enum CaCommand {
         /// Where: made with mode 0700, the key in it with 0600
         #[arg(long, value_name = "DIR", default_value = "/etc/clawker/ca")]
         dir: PathBuf,
+        /// Succeed where there is one already
+        #[arg(long)]
+        keep: bool,
     },
     /// Print the authority's certificate, for the trust stores of agents
     Export {
