@@ -3,12 +3,13 @@
 
 use crate::ca::{Authority, CaError};
 use jiff::Zoned;
+use nix::{errno::Errno, fcntl::OFlag, sys::stat::Mode, unistd::mkfifo};
 use proxy::envoy;
 use serde_json::Value;
 use std::{
-    fs::{self, OpenOptions},
+    fs::{self, OpenOptions, Permissions},
     io::{self, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
+    os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -92,6 +93,46 @@ fn put_json(dir: &Path, name: &str, value: &Value) -> Result<(), ProxyFilesError
     put(&dir.join(name), 0o644, format!("{value}\n").as_bytes())
 }
 
+/// Tells whoever waits for it that a file has been replaced: a line in the FIFO beside it, which has the name of the
+/// file with `.changed` behind it and is made. CoreDNS by itself looks at its file every two seconds, in which a new
+/// agent would be nobody to it. Without a reader nothing is told.
+pub fn announce(path: &Path) -> Result<(), ProxyFilesError> {
+    let mut fifo = path.as_os_str().to_owned();
+    fifo.push(".changed");
+    let fifo = PathBuf::from(fifo);
+    let told = || {
+        // Whoever reads opens it for writing too, so that it stays open between two lines. All that can be said by it is
+        // that a file should be read again.
+        match mkfifo(&fifo, Mode::empty()) {
+            Err(Errno::EEXIST) => {}
+            made => {
+                made?;
+                fs::set_permissions(&fifo, Permissions::from_mode(0o666))?;
+            }
+        }
+        let mut options = OpenOptions::new();
+        options
+            .write(true)
+            .custom_flags(OFlag::O_NONBLOCK.bits() | OFlag::O_NOFOLLOW.bits());
+        let mut file = match options.open(&fifo) {
+            Err(e) if e.raw_os_error() == Some(Errno::ENXIO as i32) => return Ok(()),
+            opened => opened?,
+        };
+        if !file.metadata()?.file_type().is_fifo() {
+            return Err(io::Error::other("it is no FIFO"));
+        }
+        match file.write_all(b"\n") {
+            // It is full of lines that say the same.
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(()),
+            written => written,
+        }
+    };
+    told().map_err(|source| ProxyFilesError::Write {
+        path: fifo.clone(),
+        source,
+    })
+}
+
 /// Puts a file in its place, whole.
 pub fn put(path: &Path, mode: u32, bytes: &[u8]) -> Result<(), ProxyFilesError> {
     let mut new = path.as_os_str().to_owned();
@@ -113,4 +154,42 @@ pub fn put(path: &Path, mode: u32, bytes: &[u8]) -> Result<(), ProxyFilesError> 
         path: path.to_owned(),
         source,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read as _;
+
+    #[test]
+    fn whoever_waits_for_a_file_hears_of_it_and_nobody_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("Corefile");
+        // Nobody is there.
+        announce(&file).unwrap();
+        let mut options = OpenOptions::new();
+        let fifo = dir.path().join("Corefile.changed");
+        let mut reader = options.read(true).write(true).open(&fifo).unwrap();
+        // Far more than it holds.
+        for _ in 0..100_000 {
+            announce(&file).unwrap();
+        }
+        let mut line = [0; 1];
+        reader.read_exact(&mut line).unwrap();
+        assert_eq!(&line, b"\n");
+    }
+
+    #[test]
+    fn what_is_no_fifo_is_left_as_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, other) = (dir.path().join("Corefile"), dir.path().join("other"));
+        fs::write(&other, "kept").unwrap();
+        let fifo = dir.path().join("Corefile.changed");
+        fs::write(&fifo, "kept").unwrap();
+        assert!(announce(&file).is_err());
+        fs::remove_file(&fifo).unwrap();
+        std::os::unix::fs::symlink(&other, &fifo).unwrap();
+        assert!(announce(&file).is_err());
+        assert_eq!(fs::read_to_string(&other).unwrap(), "kept");
+    }
 }

@@ -216,6 +216,9 @@ impl Proxies {
         self.settings.version = format!("{}-{}", self.run, self.turn);
         let agents = proxy::Fleet::new(agents.to_vec())?;
         render::write(&self.args, policy, before, &agents, &self.settings)?;
+        if let Some(file) = &self.args.coredns {
+            proxy_files::announce(file)?;
+        }
         Ok(self.settings.version.clone())
     }
 }
