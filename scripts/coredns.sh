@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 #
-# Builds the CoreDNS that the tests ask, unless it is there already. See usage().
+# Builds the CoreDNS that the tests ask and fetches what keeps its log, unless they are there already. See usage().
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -22,6 +22,9 @@ Builds tests/coredns, the stock CoreDNS with those of its own plugins that a ren
 the public Go module, and prints where it is. The version is that of tests/coredns/go.mod, the checksums
 those of go.sum. It is kept in \${XDG_CACHE_HOME:-~/.cache}/clawker/coredns-VERSION-CHECKSUM, with a link to
 it in clawker/bin/coredns; a second run builds nothing.
+
+svlogd, which keeps its log in the shipped image (there it is busybox's), comes from the package \`runit\` of
+Debian or Ubuntu, of which nothing is installed.
 
 Needs Go $MIN_GO or later, and installs that of Debian or Ubuntu where there is none.
 
@@ -73,6 +76,22 @@ if [[ ! -x $DIR/coredns ]]; then
         fail "CoreDNS does not build" "the messages above say why; its source is $SOURCE"
     mv "$DIR/coredns.new" "$DIR/coredns"
 fi
+# svlogd of this release of the system, taken out of its package.
+fetch_svlogd() {
+    local new=$CACHE/svlogd.new
+    command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null || return 1
+    doing "fetching svlogd"
+    rm -rf "$new" && mkdir -p "$new" || return 1
+    (cd "$new" && apt-get download -qq runit) >/dev/null 2>&1 || {
+        as_root apt-get update -qq >&2 && (cd "$new" && apt-get download -qq runit) >/dev/null 2>&1
+    } || return 1
+    dpkg-deb -x "$new"/runit_*.deb "$new/whole" && mv "$new/whole/usr/bin/svlogd" "$CACHE/bin/svlogd" || return 1
+    rm -rf "$new"
+}
+[[ -x $CACHE/bin/svlogd ]] || fetch_svlogd ||
+    fail "the tests keep the log of CoreDNS with svlogd, which is not here" \
+        "put the one of runit into $CACHE/bin"
+
 [[ $("$DIR/coredns" -version 2>/dev/null) == *"CoreDNS-$VERSION"* ]] ||
     fail "CoreDNS was built but does not run" "try: $DIR/coredns -version"
 [[ $(readlink "$CACHE/bin/coredns" || true) == "$DIR/coredns" ]] || ln -sfn "$DIR/coredns" "$CACHE/bin/coredns"

@@ -36,6 +36,7 @@ point() { printf '{"startTimeUnixNano":"%s","timeUnixNano":"%s","asDouble":%s,"a
 
 flows() {
     attempt "http to example.com, which the policy allows" wget -q -O /dev/null http://example.com/
+    attempt "a POST there, which it does not" wget -q -O /dev/null --post-data x http://example.com/upload
     attempt "a name that no rule allows" nslookup exfiltration.example.net
     attempt "another resolver" nslookup example.com 192.0.2.53
     attempt "TCP to an address that no rule allows" nc -w 2 198.51.100.7 443

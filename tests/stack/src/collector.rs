@@ -94,7 +94,8 @@ impl Collector {
         command.env("CLAWKER_STACK_ADDRESS", STACK);
         command.env("CLAWKER_COLLECTOR_PASSWORD", "of no use here");
         command.env("CLAWKER_COLLECTOR_STATE", self.dir.join("offsets"));
-        command.env("CLAWKER_COREDNS_LOGS", self.queries());
+        command.env("CLAWKER_PROXIES_ADDRESS", STACK);
+        command.env("CLAWKER_COREDNS_LOGS", self.dir.join("coredns"));
         command.env("CLAWKER_CA", "");
         command.env("OPENSEARCH_URL", OPENSEARCH);
         command.env("BRIDGE_URL", format!("http://{BRIDGE}"));
@@ -109,7 +110,7 @@ impl Collector {
     /// File of the query log that it reads.
     #[must_use]
     pub fn queries(&self) -> PathBuf {
-        self.dir.join("coredns/queries.log")
+        self.dir.join("coredns/current")
     }
 
     /// What Prometheus would read of the agents, the loader and the bridge.

@@ -12,11 +12,13 @@ use std::{
     os::unix::fs::symlink,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// How long a service may take to become healthy: OpenSearch starts in half a minute when it is alone.
 pub const PATIENCE: Duration = Duration::from_secs(240);
+/// Within this a record is to be found in the store, and a change to be in force, on a machine with more to do.
+const SOON: Duration = Duration::from_secs(60);
 /// What compose.yaml mounts, and what makes the secrets.
 const SHIPPED: [&str; 6] = [
     "compose.yaml",
@@ -173,6 +175,20 @@ impl Stack {
                 (word("Service"), state)
             })
             .collect()
+    }
+
+    /// Waits until `probe` finds something; panics with what was waited for and what all services say.
+    #[track_caller]
+    pub fn eventually<T>(&self, what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
+        let begin = Instant::now();
+        loop {
+            if let Some(found) = probe() {
+                return found;
+            }
+            let told = || self.told();
+            assert!(begin.elapsed() < SOON, "waited for {what}\n{}", told());
+            nix::poll::poll(&mut [], 100u16).ok();
+        }
     }
 
     /// State and last lines of every service: for a test that has failed.

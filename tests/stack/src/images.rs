@@ -27,6 +27,8 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 const NODE: u32 = 1000;
 /// Of the bridge in its image.
 const BRIDGE: u32 = 64320;
+/// Of CoreDNS in its image.
+const COREDNS: u32 = 65532;
 
 /// The repository.
 #[must_use]
@@ -37,7 +39,7 @@ pub fn repository() -> PathBuf {
 
 /// Makes all images of compose.yaml in an engine.
 pub fn load(engine: &Engine) {
-    let images = [ours(), stock(), opensearch(), dashboards()];
+    let images = [ours(), stock(), proxies(), opensearch(), dashboards()];
     // Two at once: packing is work for one core, taking in for another.
     let mut imports = Vec::new();
     for image in images.into_iter().flatten() {
@@ -160,6 +162,40 @@ fn stock() -> Vec<Image> {
             "otel/opentelemetry-collector-contrib:0.155.0",
             &[r#"ENTRYPOINT ["/otelcol-contrib"]"#, "USER 10001"],
             vec![json!({"path": "/otelcol-contrib", "file": collector})],
+        ),
+    ]
+}
+
+/// Envoy and CoreDNS. `svlogd` is that of runit; in the shipped image it is busybox's, which was made from it.
+fn proxies() -> Vec<Image> {
+    let certificates = "/etc/ssl/certs/ca-certificates.crt";
+    let envoy = vec![
+        json!({"path": "/usr/local/bin/envoy", "file": cached("bin/envoy", "envoy.sh")}),
+        json!({"path": "/bin/bash", "file": "/bin/bash"}),
+        json!({"path": certificates, "file": certificates}),
+    ];
+    let script = repository().join("packaging/coredns.sh");
+    let mut coredns = vec![
+        json!({"path": "/bin/busybox", "file": "/bin/busybox"}),
+        json!({"path": "/coredns", "file": cached("bin/coredns", "coredns.sh")}),
+        json!({"path": "/usr/bin/svlogd", "file": cached("bin/svlogd", "coredns.sh")}),
+        json!({"path": "/usr/bin/coredns-logged", "file": script}),
+        json!({"path": "/tmp", "directory": true, "mode": 0o1777}),
+        json!({"path": "/var/log/clawker/coredns", "directory": true, "owner": COREDNS}),
+    ];
+    for name in ["sh", "kill", "mkfifo", "nslookup", "printf", "rm", "sleep"] {
+        coredns.push(json!({"path": format!("/bin/{name}"), "link": "busybox"}));
+    }
+    vec![
+        Image::new("envoyproxy/envoy:v1.40.0", &[r#"CMD ["envoy"]"#], envoy),
+        Image::new(
+            &format!("clawker/coredns:{VERSION}"),
+            &[
+                r#"ENTRYPOINT ["/usr/bin/coredns-logged"]"#,
+                r#"CMD ["-conf", "/var/lib/clawker/coredns/Corefile"]"#,
+                &format!("USER {COREDNS}:{COREDNS}"),
+            ],
+            coredns,
         ),
     ]
 }

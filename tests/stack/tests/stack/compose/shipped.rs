@@ -139,7 +139,7 @@ fn only_the_loader_is_powerful() {
 }
 
 #[test]
-fn agents_share_a_network_with_the_collector_alone() {
+fn agents_share_a_network_with_the_collector_and_the_proxies_alone() {
     let all = resolved();
     let mut with_agents = Vec::new();
     for (name, service) in services(&all) {
@@ -147,13 +147,26 @@ fn agents_share_a_network_with_the_collector_alone() {
             with_agents.push(name);
         }
     }
-    assert_eq!(with_agents, ["collector", "demo"]);
-    assert_eq!(all["networks"]["clawker-stack"]["internal"], true);
-    // It stands in two networks and is no way between them.
-    assert_eq!(
-        all["services"]["collector"]["sysctls"]["net.ipv4.ip_forward"],
-        "0"
-    );
+    assert_eq!(with_agents, ["collector", "coredns", "demo", "envoy"]);
+    for name in ["clawker-stack", "clawker-proxies"] {
+        assert_eq!(all["networks"][name]["internal"], true, "{name}");
+    }
+    // Envoy speaks to agents, and may reach the collector's entrance for it and no other part.
+    let of = |service: &str| -> Vec<&str> {
+        let networks = all["services"][service]["networks"].as_object();
+        networks
+            .expect("networks")
+            .keys()
+            .map(String::as_str)
+            .collect()
+    };
+    assert_eq!(of("envoy"), ["clawker-agents", "clawker-proxies"]);
+    assert_eq!(of("coredns"), ["clawker-agents"]);
+    // They are no way from one network to another.
+    for name in ["collector", "coredns", "envoy"] {
+        let forward = &all["services"][name]["sysctls"]["net.ipv4.ip_forward"];
+        assert_eq!(forward, "0", "{name}");
+    }
 }
 
 #[test]
@@ -273,7 +286,7 @@ fn the_shipped_policy_is_right_and_knows_the_addresses_of_the_stack() {
     let aliases = words(&collector["aliases"]);
     let text = fs::read_to_string(&policy).expect("it is there");
     let loader = words(&all["services"]["loader"]["command"]);
-    for name in ["clawker-stack", "clawker-front"] {
+    for name in ["clawker-stack", "clawker-front", "clawker-proxies"] {
         let network = &all["networks"][name]["ipam"]["config"][0]["subnet"];
         let closed = format!("--own-network={}", network.as_str().expect("text"));
         assert!(loader.contains(closed.as_str()), "{name}: {loader:?}");
@@ -285,4 +298,44 @@ fn the_shipped_policy_is_right_and_knows_the_addresses_of_the_stack() {
             "{destination}"
         );
     }
+}
+
+#[test]
+fn the_loader_leads_to_the_proxies_where_they_are() {
+    let all = resolved();
+    let told = words(&all["services"]["loader"]["command"]);
+    let at = |service: &str, network: &str| {
+        let address = &all["services"][service]["networks"][network]["ipv4_address"];
+        address.as_str().expect("an address").to_owned()
+    };
+    for wanted in [
+        format!("--proxy={}", at("envoy", "clawker-agents")),
+        format!("--dns={}", at("coredns", "clawker-agents")),
+        format!("--collector={}:4320", at("collector", "clawker-proxies")),
+    ] {
+        assert!(told.contains(wanted.as_str()), "{wanted}: {told:?}");
+    }
+    let listens = &all["services"]["collector"]["environment"]["CLAWKER_PROXIES_ADDRESS"];
+    assert_eq!(*listens, at("collector", "clawker-proxies"));
+    // What the health checks ask is what the loader writes.
+    let check = |service: &str| all["services"][service]["healthcheck"]["test"].to_string();
+    let port = proxy::READY_PORT;
+    assert!(check("envoy").contains(&format!("/dev/tcp/127.0.0.1/{port} ")));
+    assert!(check("coredns").contains(&format!("\"{}\"", proxy::READY_NAME)));
+}
+
+#[test]
+fn the_proxies_are_the_versions_that_the_tests_ask() {
+    let all = resolved();
+    let read = |path: &str| fs::read_to_string(repository().join(path)).expect("it is there");
+    let envoy = all["services"]["envoy"]["image"]
+        .as_str()
+        .expect("an image");
+    let version = envoy.rsplit_once(":v").expect("a version").1;
+    assert!(read("scripts/envoy.sh").contains(&format!("\nreadonly VERSION={version}\n")));
+    let file = read("packaging/Dockerfile.coredns");
+    let version = file.split("coredns/coredns:").nth(1).expect("an image");
+    let version = version.split(' ').next().expect("a version");
+    let wanted = format!("require github.com/coredns/coredns v{version}\n");
+    assert!(read("tests/coredns/go.mod").contains(&wanted), "{version}");
 }
