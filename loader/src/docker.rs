@@ -93,7 +93,7 @@ impl Container {
 }
 
 /// A container whose cgroup exists while the engine is still starting it: nothing of it runs yet. Its
-/// process, addresses and weaknesses come with [`News::Is`].
+/// process and weaknesses come with [`News::Is`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Newborn {
     /// The engine's full id.
@@ -110,6 +110,8 @@ pub struct Newborn {
     pub cgroup: PathBuf,
     /// The kernel's id of that directory.
     pub cgroup_id: u64,
+    /// Its addresses, as far as the engine has told of them, each with the network that it is in.
+    pub ends: Vec<IpNet>,
 }
 
 /// What has become of containers. Of each container it comes in the order in which it happened: perhaps
@@ -119,7 +121,7 @@ pub enum News {
     /// Everything that runs now; the first word after every (re)connection, and said again from time to
     /// time. What is not in it is gone, unless `Born` says behind it that it is being started.
     All(Vec<Container>),
-    /// One is being started. If that fails, `Ended` follows.
+    /// One is being started; said again when it gets an address. If the start fails, `Ended` follows.
     Born(Box<Newborn>),
     /// One has started, or something about it has changed: its name, its networks.
     Is(Box<Container>),

@@ -10,6 +10,7 @@ use super::{
     births::Birth,
     look::{Running, Seen},
 };
+use ipnet::IpNet;
 use lease::Labels;
 use std::collections::{HashMap, HashSet};
 
@@ -20,6 +21,15 @@ pub(super) enum Step {
     Tell(News),
     /// Look at this container, and bring what was seen.
     Look(String),
+    /// Look which addresses this container has on a network, and bring them with the number of the attempt.
+    LookAtNetwork {
+        /// The container.
+        id: String,
+        /// The network.
+        network: String,
+        /// The attempt to start it.
+        attempt: u64,
+    },
     /// Watch where containers with this `--cgroup-parent` are born.
     Watch(String),
 }
@@ -46,6 +56,14 @@ struct Known {
     labels: Labels,
 }
 
+/// The addresses of somebody who is being started.
+#[derive(Debug)]
+struct Start {
+    /// Tells it from starts before.
+    attempt: u64,
+    ends: Vec<IpNet>,
+}
+
 /// The book.
 #[derive(Debug, Default)]
 pub(super) struct Book {
@@ -57,6 +75,9 @@ pub(super) struct Book {
     next: HashMap<String, Birth>,
     looking: HashMap<String, Looking>,
     known: HashMap<String, Known>,
+    /// Agents that have networks, and do not run yet.
+    starts: HashMap<String, Start>,
+    attempts: u64,
     /// Told to be unclear in this life.
     unclear: HashSet<String>,
 }
@@ -101,10 +122,56 @@ impl Book {
     /// It was removed.
     pub(super) fn forget(&mut self, id: &str) {
         self.known.remove(id);
+        self.starts.remove(id);
+    }
+
+    /// It is on a network. The engine describes nobody whom it is starting, but who is on its networks.
+    pub(super) fn connected(&mut self, id: &str, network: String) -> Vec<Step> {
+        let steps = self.changed(id);
+        let is_agent = self.known.get(id).is_some_and(|k| k.labels.is_agent);
+        if !steps.is_empty() || !is_agent {
+            return steps;
+        }
+        let attempts = &mut self.attempts;
+        let start = self.starts.entry(id.to_owned()).or_insert_with(|| {
+            *attempts += 1;
+            Start {
+                attempt: *attempts,
+                ends: Vec::new(),
+            }
+        });
+        vec![Step::LookAtNetwork {
+            id: id.to_owned(),
+            network,
+            attempt: start.attempt,
+        }]
+    }
+
+    /// What a look at a network has seen of somebody.
+    pub(super) fn attached(&mut self, id: &str, attempt: u64, ends: Vec<IpNet>) -> Vec<Step> {
+        let start = self.starts.get_mut(id);
+        let Some(start) = start.filter(|s| s.attempt == attempt) else {
+            return Vec::new();
+        };
+        start.ends.extend(ends);
+        start.ends.sort_unstable();
+        start.ends.dedup();
+        let born = self.born.get_mut(id).filter(|b| b.ends != start.ends);
+        let told = born.map(|born| {
+            born.ends.clone_from(&start.ends);
+            Step::Tell(News::Born(Box::new(born.clone())))
+        });
+        told.into_iter().collect()
+    }
+
+    /// It is off a network.
+    pub(super) fn disconnected(&mut self, id: &str) -> Vec<Step> {
+        self.starts.remove(id);
+        self.changed(id)
     }
 
     /// One of its networks came or went, which matters if it runs.
-    pub(super) fn changed(&mut self, id: &str) -> Vec<Step> {
+    fn changed(&mut self, id: &str) -> Vec<Step> {
         if self.running.contains_key(id) || self.looking.contains_key(id) {
             self.want(id)
         } else {
@@ -144,6 +211,7 @@ impl Book {
 
     fn end(&mut self, id: &str, at: i64) -> Vec<Step> {
         self.unclear.remove(id);
+        self.starts.remove(id);
         let told = self.running.remove(id).is_some() | self.born.remove(id).is_some();
         let mut steps = Vec::new();
         if told {
@@ -214,6 +282,7 @@ impl Book {
         }
         self.born.remove(id);
         self.next.remove(id);
+        self.starts.remove(id);
         self.unclear.remove(id);
         let told = News::Is(Box::new(now.container.clone()));
         self.running.insert(id.to_owned(), now);
@@ -255,6 +324,10 @@ impl Book {
             project: known.labels.project.clone(),
             cgroup: birth.path,
             cgroup_id: birth.cgroup_id,
+            ends: self
+                .starts
+                .get(&birth.id)
+                .map_or_else(Vec::new, |start| start.ends.clone()),
             id: birth.id,
         };
         self.born.insert(newborn.id.clone(), newborn.clone());

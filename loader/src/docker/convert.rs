@@ -2,7 +2,7 @@
 //! what a real engine says.
 
 use super::Weakness;
-use bollard::models::{ContainerInspectResponse, HostConfig};
+use bollard::models::{ContainerInspectResponse, HostConfig, NetworkInspect};
 use ipnet::IpNet;
 use jiff::Timestamp;
 use lease::{Labels, container_name};
@@ -101,6 +101,14 @@ pub(super) fn read(from: ContainerInspectResponse) -> Result<Described, Missing>
         finished,
         failed: state.error.is_some_and(|error| !error.is_empty()),
     })
+}
+
+/// The addresses of a container on a network, as the engine describes that.
+pub(super) fn ends(from: NetworkInspect, id: &str) -> Vec<IpNet> {
+    let end = from.containers.and_then(|mut all| all.remove(id));
+    let texts = end.map(|end| [end.ipv4_address, end.ipv6_address]);
+    let texts = texts.into_iter().flatten().flatten();
+    texts.filter_map(|text| text.parse().ok()).collect()
 }
 
 /// RFC 3339 as nanoseconds since 1970.

@@ -11,6 +11,7 @@ use bollard::{
     query_parameters::{EventsOptionsBuilder, ListContainersOptionsBuilder},
 };
 use futures_util::{StreamExt as _, stream};
+use ipnet::IpNet;
 use jiff::Timestamp;
 use lease::{Labels, container_name};
 use std::collections::HashMap;
@@ -31,11 +32,23 @@ const EVENTS: [&str; 7] = [
     "disconnect",
 ];
 
+/// What a look has brought.
+pub(super) enum Answer {
+    /// How a container is.
+    Seen(String, Seen),
+    /// Its addresses on a network.
+    Attached {
+        id: String,
+        attempt: u64,
+        ends: Vec<IpNet>,
+    },
+}
+
 /// One connection to the engine.
 pub(super) struct Line {
     looker: Looker,
     pub(super) events: queue::UnboundedReceiver<Result<EventMessage, EngineError>>,
-    pub(super) looks: JoinSet<(String, Seen)>,
+    pub(super) looks: JoinSet<Answer>,
     /// Ends with the line.
     _reader: JoinSet<()>,
 }
@@ -85,7 +98,16 @@ impl Line {
         let looker = self.looker.clone();
         self.looks.spawn(async move {
             let seen = looker.look(&id).await;
-            (id, seen)
+            Answer::Seen(id, seen)
+        });
+    }
+
+    /// Begins to look which addresses a container has on a network. Where that fails they are known once it runs.
+    pub(super) fn look_at_network(&mut self, id: String, network: String, attempt: u64) {
+        let looker = self.looker.clone();
+        self.looks.spawn(async move {
+            let ends = looker.ends(&id, &network).await;
+            Answer::Attached { id, attempt, ends }
         });
     }
 

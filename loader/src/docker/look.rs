@@ -6,7 +6,12 @@ use super::{
     place,
     sockets::Sockets,
 };
-use bollard::{Docker, errors::Error as EngineError, query_parameters::InspectContainerOptions};
+use bollard::{
+    Docker,
+    errors::Error as EngineError,
+    query_parameters::{InspectContainerOptions, InspectNetworkOptions},
+};
+use ipnet::IpNet;
 use lease::Labels;
 use std::{
     fs, io,
@@ -98,6 +103,16 @@ impl Looker {
             }
         }
         Seen::Unclear { name, why }
+    }
+
+    /// The addresses that a container has on a network, each with the network that it is in.
+    pub(super) async fn ends(&self, id: &str, network: &str) -> Vec<IpNet> {
+        let options = None::<InspectNetworkOptions>;
+        let asked = timeout(PATIENCE, self.docker.inspect_network(network, options));
+        let Ok(Ok(answer)) = asked.await else {
+            return Vec::new();
+        };
+        convert::ends(answer, id)
     }
 
     /// Finds the cgroup and the network namespace of what runs.

@@ -4,7 +4,7 @@ use super::{
     News,
     births::{Births, BirthsError, Change},
     book::{Book, Step},
-    line::Line,
+    line::{Answer, Line},
 };
 use bollard::models::EventMessage;
 use jiff::Timestamp;
@@ -199,8 +199,10 @@ impl Follower {
                     self.take(&mut line, steps);
                 }
                 Some(looked) = line.looks.join_next() => {
-                    let (id, seen) = looked.map_err(|e| e.to_string())?;
-                    let steps = self.book.looked(&id, seen, now());
+                    let steps = match looked.map_err(|e| e.to_string())? {
+                        Answer::Seen(id, seen) => self.book.looked(&id, seen, now()),
+                        Answer::Attached { id, attempt, ends } => self.book.attached(&id, attempt, ends),
+                    };
                     self.take(&mut line, steps);
                 }
                 ready = fd.readable() => {
@@ -217,9 +219,9 @@ impl Follower {
             return Vec::new();
         };
         let mut about = actor.attributes.unwrap_or_default();
-        let id = match action.as_str() {
-            "connect" | "disconnect" => about.remove("container"),
-            _ => actor.id,
+        let (id, network) = match action.as_str() {
+            "connect" | "disconnect" => (about.remove("container"), actor.id),
+            _ => (actor.id, None),
         };
         let Some(id) = id else {
             return Vec::new();
@@ -232,7 +234,8 @@ impl Follower {
             }
             "start" => book.want(&id),
             "die" => book.died(&id, event.time_nano.unwrap_or_else(now)),
-            "connect" | "disconnect" => book.changed(&id),
+            "connect" => book.connected(&id, network.unwrap_or_default()),
+            "disconnect" => book.disconnected(&id),
             _ => {
                 book.forget(&id);
                 Vec::new()
@@ -256,6 +259,11 @@ impl Follower {
             match step {
                 Step::Tell(news) => self.teller.tell(news),
                 Step::Look(id) => line.look(id),
+                Step::LookAtNetwork {
+                    id,
+                    network,
+                    attempt,
+                } => line.look_at_network(id, network, attempt),
                 Step::Watch(parent) => {
                     // What is found comes with the other changes.
                     if let Err(e) = self.births.watch(&parent) {

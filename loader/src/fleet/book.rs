@@ -126,7 +126,8 @@ impl Book {
         all.filter(move |t| *t <= now)
     }
 
-    /// Opens the lease of somebody who runs. Where the clock leaves a choice, the latest beginning: too
+    /// Opens the lease of somebody who runs, from when it had its addresses: what it sends at its very start is of
+    /// before the time that the engine has for that. Where the clock leaves a choice, the latest beginning: too
     /// short a lease loses a name, too long a one could give a wrong one.
     pub(super) fn begin(
         &mut self,
@@ -142,6 +143,7 @@ impl Book {
         // Not while it had the same addresses under another slot.
         let before = of_it().filter_map(|l| l.until).max();
         let since = self.moments(c.started).max().unwrap_or_else(now);
+        let since = m.held_since.map_or(since, |held| since.min(BootTime(held)));
         let since = before.map_or(since, |before| since.max(before));
         let hold = |ip: &std::net::IpAddr| Hold {
             ip: *ip,

@@ -2,8 +2,10 @@
 //! come out, and whoever carries them out says how that went.
 
 use crate::docker::{Container, Newborn, News};
+use ipnet::IpNet;
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
+    net::IpAddr,
     time::Duration,
 };
 
@@ -42,8 +44,10 @@ pub struct Member {
     pub index: Option<u32>,
     /// Slot.
     pub slot: Option<u32>,
-    /// The engine is still starting it: its addresses and what weakens it are not known.
+    /// The engine is still starting it: what weakens it is not known, nor are perhaps its addresses.
     pub newborn: bool,
+    /// When it had its addresses already, before it ran; boot clock.
+    pub held_since: Option<u64>,
 }
 
 /// What has to be done.
@@ -129,6 +133,7 @@ impl Roll {
             index: Some(index),
             slot: Some(slot),
             newborn: true,
+            held_since: None,
         })
     }
 
@@ -140,6 +145,7 @@ impl Roll {
             index: None,
             slot: None,
             newborn: true,
+            held_since: None,
         })
     }
 
@@ -224,26 +230,37 @@ impl Roll {
     /// Somebody is being started: under the firewall before its first process runs.
     fn born(&mut self, born: Newborn, now: u64, steps: &mut Vec<Step>) {
         if let Some(life) = self.alive(&born.id) {
-            let known = self.members.get(&life);
-            if known.is_some_and(|m| m.newborn && m.container.cgroup == born.cgroup) {
+            let known = self.members.get_mut(&life);
+            if let Some(m) = known.filter(|m| m.newborn && m.container.cgroup == born.cgroup) {
+                if !born.ends.is_empty() {
+                    (m.container.addresses, m.container.networks) = ends(&born.ends);
+                    m.held_since.get_or_insert(now);
+                }
                 // The directory may be another one of the same name.
                 steps.push(Step::Renew(life));
                 return;
             }
             self.end(life, None, now, steps);
         }
+        let (addresses, networks) = ends(&born.ends);
+        let held = !addresses.is_empty();
         let container = Container {
             id: born.id,
             name: born.name,
             agent: born.agent,
             project: born.project,
             cgroup: born.cgroup,
+            addresses,
+            networks,
             ..Container::unknown()
         };
-        self.begin(container, true, steps);
+        let life = self.begin(container, true, steps);
+        if let Some(member) = self.members.get_mut(&life).filter(|_| held) {
+            member.held_since = Some(now);
+        }
     }
 
-    fn begin(&mut self, container: Container, newborn: bool, steps: &mut Vec<Step>) {
+    fn begin(&mut self, container: Container, newborn: bool, steps: &mut Vec<Step>) -> Life {
         let is_agent = container.is_agent;
         let index = is_agent.then(|| self.free.pop_first()).flatten();
         let life = self.insert(Member {
@@ -256,12 +273,14 @@ impl Roll {
             index,
             slot: None,
             newborn,
+            held_since: None,
         });
         steps.push(match (is_agent, index) {
             (false, _) => Step::Meet(life),
             (true, None) => Step::Shut(life),
             (true, Some(_)) => Step::Enrol(life),
         });
+        life
     }
 
     fn end(&mut self, life: Life, at: Option<i64>, now: u64, steps: &mut Vec<Step>) {
@@ -343,6 +362,16 @@ impl Roll {
             self.free.extend(member.index.take());
         }
     }
+}
+
+/// Addresses, and the networks that they are in; both sorted, as in [`Container`].
+fn ends(all: &[IpNet]) -> (Vec<IpAddr>, Vec<IpNet>) {
+    let mut addresses: Vec<IpAddr> = all.iter().map(IpNet::addr).collect();
+    let mut networks: Vec<IpNet> = all.iter().map(IpNet::trunc).collect();
+    addresses.sort_unstable();
+    networks.sort_unstable();
+    networks.dedup();
+    (addresses, networks)
 }
 
 impl Member {

@@ -254,6 +254,7 @@ impl Yard {
             project: c.project,
             cgroup: c.cgroup,
             cgroup_id: pod.cgroup.id().expect("it is there"),
+            ends: Vec::new(),
         })));
     }
 

@@ -62,7 +62,7 @@ fn birth(cgroup_id: u64) -> Birth {
 fn told(steps: Vec<Step>) -> String {
     let tell = |step| match step {
         Step::Tell(news) => Some(word(&news)),
-        Step::Look(_) | Step::Watch(_) => None,
+        Step::Look(_) | Step::LookAtNetwork { .. } | Step::Watch(_) => None,
     };
     steps
         .into_iter()
@@ -74,7 +74,8 @@ fn told(steps: Vec<Step>) -> String {
 fn word(news: &News) -> String {
     match news {
         News::All(all) => format!("{:?}", all.iter().map(|c| c.started).collect::<Vec<_>>()),
-        News::Born(born) => format!("*{}", born.cgroup_id),
+        News::Born(born) if born.ends.is_empty() => format!("*{}", born.cgroup_id),
+        News::Born(born) => format!("*{}{:?}", born.cgroup_id, born.ends),
         News::Is(c) => format!("+{}", c.started),
         News::Ended { at, .. } => format!("-{at}"),
         News::Unclear { .. } => "?".to_owned(),
@@ -94,6 +95,50 @@ fn a_life_is_told_once_from_birth_to_end() {
     assert_eq!(told(book.died(A, 20)), "-20");
     assert_eq!(told(book.died(A, 20)), "");
     assert!(book.vanished(&birth(10)).is_empty());
+}
+
+#[test]
+fn one_that_is_being_started_has_the_addresses_of_this_start() {
+    let ends = |text: &str| vec![text.parse::<IpNet>().unwrap()];
+    let look = |attempt| Step::LookAtNetwork {
+        id: A.to_owned(),
+        network: "n".to_owned(),
+        attempt,
+    };
+    let mut book = Book::default();
+    book.meet(A, "n".to_owned(), agent());
+    book.looked(A, still(None), 1);
+    assert_eq!(book.connected(A, "n".to_owned()), [look(1)]);
+    assert_eq!(told(book.attached(A, 1, ends("10.0.0.2/24"))), "");
+    assert_eq!(told(book.appeared(birth(10))), "*10[10.0.0.2/24]");
+    assert_eq!(book.connected(A, "n".to_owned()), [look(1)]);
+    let both = "*10[10.0.0.2/24, 10.0.1.2/24]";
+    assert_eq!(told(book.attached(A, 1, ends("10.0.1.2/24"))), both);
+    assert_eq!(told(book.attached(A, 1, ends("10.0.1.2/24"))), "");
+    assert_eq!(told(book.died(A, 20)), "-20");
+    // What was seen of the start before comes late.
+    assert_eq!(book.connected(A, "n".to_owned()), [look(2)]);
+    assert_eq!(told(book.attached(A, 1, ends("10.0.0.2/24"))), "");
+    assert_eq!(told(book.appeared(birth(30))), "*30");
+    book.want(A);
+    assert_eq!(told(book.looked(A, running(30), 99)), "+30");
+    assert_eq!(told(book.attached(A, 2, ends("10.0.0.9/24"))), "");
+    assert_eq!(book.disconnected(A), [Step::Look(A.to_owned())]);
+}
+
+#[test]
+fn a_start_that_fails_leaves_no_addresses_behind() {
+    let mut book = Book::default();
+    book.meet(A, "n".to_owned(), agent());
+    book.connected(A, "n".to_owned());
+    book.disconnected(A);
+    let ends = vec!["10.0.0.2/24".parse().unwrap()];
+    assert_eq!(told(book.attached(A, 1, ends)), "");
+    assert_eq!(told(book.appeared(birth(10))), "*10");
+    // Nobody asks for those who are no agents.
+    book.meet("b", "n".to_owned(), Labels::default());
+    book.looked("b", still(None), 1);
+    assert_eq!(book.connected("b", "n".to_owned()), []);
 }
 
 #[test]
@@ -267,7 +312,7 @@ impl World {
             match step {
                 Step::Tell(news) => self.told.push(news),
                 Step::Look(_) => self.asked = true,
-                Step::Watch(_) => {}
+                Step::LookAtNetwork { .. } | Step::Watch(_) => {}
             }
         }
     }

@@ -35,6 +35,7 @@ fn born(id: u8) -> News {
         project: c.project,
         cgroup: c.cgroup,
         cgroup_id: 1,
+        ends: Vec::new(),
     }))
 }
 
@@ -49,6 +50,26 @@ fn life(step: Step) -> Life {
         | Step::Free(l)
         | Step::Unpin(l) => l,
     }
+}
+
+#[test]
+fn a_newborn_holds_its_addresses_from_when_they_are_told() {
+    let mut roll = Roll::new(1, LINGER);
+    let [Step::Enrol(one)] = roll.hear(born(1), 5)[..] else {
+        panic!("it is enrolled")
+    };
+    assert_eq!(roll.get(one).unwrap().held_since, None);
+    let News::Born(mut again) = born(1) else {
+        unreachable!("that is what it makes")
+    };
+    again.ends = vec!["10.0.0.2/24".parse().unwrap()];
+    assert_eq!(roll.hear(News::Born(again.clone()), 7), [Step::Renew(one)]);
+    assert_eq!(roll.hear(News::Born(again), 8), [Step::Renew(one)]);
+    let member = roll.get(one).unwrap();
+    assert!(member.newborn && member.held_since == Some(7));
+    let c = &member.container;
+    assert_eq!(c.addresses, ["10.0.0.2".parse::<IpAddr>().unwrap()]);
+    assert_eq!(c.networks, ["10.0.0.0/24".parse::<IpNet>().unwrap()]);
 }
 
 #[test]

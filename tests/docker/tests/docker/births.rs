@@ -4,7 +4,8 @@ use docker_tests::{
     engine::Engine,
     hear::{Chronicle, Ear},
 };
-use ebpf_manager::docker::News;
+use ebpf_manager::docker::{Newborn, News};
+use ipnet::IpNet;
 use kernel_tests::eventually;
 use std::{
     os::unix::fs::MetadataExt as _,
@@ -25,17 +26,27 @@ fn born(ear: &mut Ear) -> (ebpf_manager::docker::Newborn, i64) {
     (born, now())
 }
 
+/// Its addresses, which may be told behind the birth, and when they were heard.
+fn addressed(ear: &mut Ear, newborn: Newborn, heard: i64) -> (Vec<IpNet>, i64) {
+    if newborn.ends.is_empty() {
+        let (again, heard) = born(ear);
+        return (again.ends, heard);
+    }
+    (newborn.ends, heard)
+}
+
 #[test]
 fn a_birth_is_heard_before_anything_of_the_container_runs() {
     let engine = Engine::start();
     let chronicle = Chronicle::begin(&engine);
     let mut ear = Ear::new(&engine);
     ear.all();
-    let mut leads = Vec::new();
+    engine.docker(&["network", "create", "agents"]);
+    let (mut leads, mut address_leads) = (Vec::new(), Vec::new());
     for n in 0..10 {
         let name = format!("agent-{n}");
         let parent = format!("parents/{n}");
-        let own = ["--cgroup-parent", &parent];
+        let own = ["--cgroup-parent", &parent, "--network", "agents"];
         let arguments: &[&str] = if n % 2 == 0 { &[] } else { &own };
         let label = format!("dev.clawker.agent={name}");
         let mut create = vec!["create", "--name", &name, "--label", &label];
@@ -47,18 +58,26 @@ fn a_birth_is_heard_before_anything_of_the_container_runs() {
         assert_eq!((&newborn.id, newborn.name.as_str()), (&id, name.as_str()));
         assert_eq!(newborn.agent.as_deref(), Some(name.as_str()));
         assert!(newborn.is_agent);
+        let (ends, told) = addressed(&mut ear, newborn.clone(), heard);
         let is = ear.is(&id);
+        let addresses: Vec<_> = ends.iter().map(IpNet::addr).collect();
+        let networks: Vec<_> = ends.iter().map(IpNet::trunc).collect();
+        assert_eq!((addresses, networks), (is.addresses.clone(), is.networks.clone()));
         assert_eq!(is.cgroup, newborn.cgroup);
         assert_eq!(is.cgroup.metadata().unwrap().ino(), newborn.cgroup_id);
         let started = eventually("the event", || {
             chronicle.times("start", &id).first().copied()
         });
         leads.push((started - heard) / 1_000_000);
+        address_leads.push((started - told) / 1_000_000);
         assert!(start.wait().unwrap().success());
     }
     leads.sort_unstable();
     println!("births are heard this long before the start event, ms: {leads:?}");
     assert!(leads[0] > 0, "{leads:?}");
+    address_leads.sort_unstable();
+    println!("addresses are heard this long before the start event, ms: {address_leads:?}");
+    assert!(address_leads[0] > 0, "{address_leads:?}");
 }
 
 #[test]
