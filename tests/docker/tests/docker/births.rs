@@ -62,7 +62,10 @@ fn a_birth_is_heard_before_anything_of_the_container_runs() {
         let is = ear.is(&id);
         let addresses: Vec<_> = ends.iter().map(IpNet::addr).collect();
         let networks: Vec<_> = ends.iter().map(IpNet::trunc).collect();
-        assert_eq!((addresses, networks), (is.addresses.clone(), is.networks.clone()));
+        assert_eq!(
+            (addresses, networks),
+            (is.addresses.clone(), is.networks.clone())
+        );
         assert_eq!(is.cgroup, newborn.cgroup);
         assert_eq!(is.cgroup.metadata().unwrap().ino(), newborn.cgroup_id);
         let started = eventually("the event", || {

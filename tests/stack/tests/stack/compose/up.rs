@@ -1,13 +1,10 @@
 //! The whole stack, started as a user starts it.
 
+use super::{of, proxied::requests_are_found};
 use docker_tests::container::Container;
-use kernel_tests::eventually_within;
 use serde_json::{Value, json};
 use stack_tests::compose::{PATIENCE, Stack};
-use std::{collections::BTreeMap, time::Duration};
-
-/// Within this a flow is to be found in the store.
-const SOON: Duration = Duration::from_secs(10);
+use std::collections::BTreeMap;
 
 /// Waits until every service is healthy, and those that end by themselves have done so well.
 #[track_caller]
@@ -15,7 +12,7 @@ fn healthy(stack: &Stack, services: &[&str]) {
     let mut seen = BTreeMap::new();
     let all_well = |seen: &BTreeMap<String, String>| {
         services.iter().all(|&service| {
-            let wanted = if service == "provision" {
+            let wanted = if ["authority", "provision"].contains(&service) {
                 "exited  0"
             } else {
                 "running healthy 0"
@@ -34,10 +31,13 @@ fn healthy(stack: &Stack, services: &[&str]) {
     panic!("{seen:#?}\n{}", stack.told());
 }
 
-const SERVICES: [&str; 7] = [
+const SERVICES: [&str; 10] = [
+    "authority",
     "bridge",
     "collector",
+    "coredns",
     "dashboards",
+    "envoy",
     "loader",
     "opensearch",
     "prometheus",
@@ -61,6 +61,7 @@ fn the_shipped_stack_shows_flows_keeps_agents_out_and_loses_nothing() {
     demo_is_found(&stack);
     only_the_otlp_port_is_in_reach(&stack);
     users_may_what_they_should(&stack);
+    room_is_counted_in_bytes(&stack);
 
     stack.compose(&["--profile", "demo", "down"]);
     stack.compose(&["up", "--detach", "--no-build", "--quiet-pull"]);
@@ -75,17 +76,13 @@ fn the_shipped_stack_shows_flows_keeps_agents_out_and_loses_nothing() {
     secrets_can_be_rotated(&stack);
 }
 
-fn of(agent: &str) -> Value {
-    json!({"term": {"attributes.agent": agent}})
-}
-
 /// What an agent does is in the store, as what it was; the ids.
 fn flows_are_found(stack: &Stack) -> Vec<String> {
     let agent = stack
         .engine
         .agent("reviewer", "acme", &["--network", "clawker-agents"]);
     let collector = stack.address("collector", "clawker-agents");
-    eventually_within(SOON, "the agent to be enrolled", || {
+    stack.eventually("the agent to be enrolled", || {
         let hits = stack.search("clawker-overseer", &of("reviewer"));
         hits.iter()
             .any(|hit| hit["_source"]["attributes"]["event_name"] == "clawker.overseer.enrolled")
@@ -97,7 +94,7 @@ fn flows_are_found(stack: &Stack) -> Vec<String> {
          assert udp(b'x', '203.0.113.9', 123, 0) == 'EPERM'",
     );
     let found = |wanted: &[(&str, Value)]| {
-        eventually_within(SOON, &format!("a flow with {wanted:?}"), || {
+        stack.eventually(&format!("a flow with {wanted:?}"), || {
             let hits = stack.search("clawker-egress", &of("reviewer"));
             hits.into_iter().find(|hit| {
                 let got = &hit["_source"]["attributes"];
@@ -106,6 +103,7 @@ fn flows_are_found(stack: &Stack) -> Vec<String> {
         })
     };
     let gateway = lifted(stack, &agent);
+    requests_are_found(stack, &agent);
     let denied = ("verdict", json!("DENIED"));
     let flows = [
         found(&[
@@ -155,7 +153,7 @@ fn lifted(stack: &Stack, agent: &Container<'_>) -> String {
     assert_eq!(reach(&store, 9200), "EPERM");
     stack.compose(&[&manager[..], &["enforce", "--agent", "reviewer"]].concat());
     assert_eq!(reach(&gateway, 9), "EPERM");
-    eventually_within(SOON, "the bypass to be on record", || {
+    stack.eventually("the bypass to be on record", || {
         let hits = stack.search("clawker-overseer", &of("reviewer"));
         let why = |hit: &Value| hit["_source"]["attributes"]["bypass_reason"] == "a look";
         hits.iter().any(why).then_some(())
@@ -175,12 +173,12 @@ fn demo_is_found(stack: &Stack) {
             json!({"term": {"attributes.verdict": "DENIED"}}),
         ),
         (
-            "clawker-egress",
-            json!({"term": {"attributes.reason": "name"}}),
+            "clawker-coredns",
+            json!({"term": {"attributes.verdict": "ALLOWED"}}),
         ),
         (
-            "clawker-egress",
-            json!({"term": {"attributes.reason": "resolver"}}),
+            "clawker-coredns",
+            json!({"term": {"attributes.qname": "exfiltration.example.net."}}),
         ),
         (
             "clawker-egress",
@@ -192,11 +190,9 @@ fn demo_is_found(stack: &Stack) {
         ),
     ] {
         let query = json!({"bool": {"filter": [of("demo"), {"term": {"attributes.project": "quick-start"}}, kind]}});
-        eventually_within(
-            Duration::from_secs(60),
-            &format!("{index}: {query}"),
-            || (!stack.search(index, &query).is_empty()).then_some(()),
-        );
+        stack.eventually(&format!("{index}: {query}"), || {
+            (!stack.search(index, &query).is_empty()).then_some(())
+        });
     }
 }
 
@@ -232,6 +228,9 @@ fn doors(stack: &Stack) -> Vec<(String, u16)> {
     let inner = [4319, 4320, 8888, 8889, 13133];
     on("collector", "clawker-agents", &inner);
     on("collector", "clawker-stack", &inner);
+    on("collector", "clawker-proxies", &inner);
+    on("envoy", "clawker-agents", &[9902]);
+    on("envoy", "clawker-proxies", &[10080, 10443, 9902]);
     on("opensearch", "clawker-stack", &[9200, 9300]);
     on("dashboards", "clawker-stack", &[5601]);
     on("prometheus", "clawker-stack", &[9090]);
@@ -295,6 +294,17 @@ fn users_may_what_they_should(stack: &Stack) {
         );
     }
     assert_eq!(status(reader, "GET", "/clawker-*/_search", None), 200);
+}
+
+/// A disk that is nearly full in shares stops nothing while there are gigabytes.
+fn room_is_counted_in_bytes(stack: &Stack) {
+    let path = "/_cluster/settings?include_defaults=true&flat_settings=true";
+    let (status, told) = stack.ask("admin", "GET", path, None);
+    assert_eq!(status, 200, "{told}");
+    for (mark, free) in [("low", "3gb"), ("high", "2gb"), ("flood_stage", "1gb")] {
+        let key = format!("cluster.routing.allocation.disk.watermark.{mark}");
+        assert_eq!(told["defaults"][&key], free, "{key}");
+    }
 }
 
 /// As scripts/stack-secrets.sh says that it is done.
