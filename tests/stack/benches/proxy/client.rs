@@ -2,9 +2,10 @@
 
 use crate::at;
 use kernel_tests::peer;
+use stack_tests::greeting::{Greeting, Tls};
 use std::{
-    io::{Read as _, Write as _},
-    net::TcpStream,
+    io::{Read, Write},
+    net::{SocketAddr, TcpStream, ToSocketAddrs as _},
     time::Instant,
 };
 
@@ -23,16 +24,50 @@ pub(crate) const VALUES: [&str; 5] = [
     "a download, MB/s",
 ];
 
-fn connect(to: &str) -> TcpStream {
-    let stream = TcpStream::connect(to).expect("somebody listens");
-    stream.set_nodelay(true).expect("a socket");
-    stream
+/// A connection, over TLS where the server has a name.
+enum Link {
+    Plain(TcpStream),
+    Tls(Box<Tls>),
+}
+
+impl Link {
+    fn to(server: SocketAddr, name: Option<&str>) -> Self {
+        let stream = TcpStream::connect(server).expect("somebody listens");
+        stream.set_nodelay(true).expect("a socket");
+        let Some(name) = name else {
+            return Self::Plain(stream);
+        };
+        let greeting = Greeting {
+            name: Some(name),
+            ech: None,
+            alpn: &["http/1.1"],
+            ca: None,
+        };
+        Self::Tls(Box::new(greeting.over(stream).expect("a greeting")))
+    }
+
+    /// So that no port waits for its end.
+    fn reset(self) {
+        peer::reset(match self {
+            Self::Plain(stream) => stream,
+            Self::Tls(tls) => tls.sock,
+        });
+    }
+
+    fn ask(&mut self, name: Option<&str>, target: &str, body: Option<usize>) {
+        match self {
+            Self::Plain(stream) => ask(stream, name, target, body),
+            Self::Tls(tls) => ask(tls, name, target, body),
+        }
+    }
 }
 
 /// Sends a request for a target, and hears its answer, of so many bytes of body where that is known.
-fn ask(stream: &mut TcpStream, target: &str, body: Option<usize>) {
-    let text = format!("GET {target} HTTP/1.1\r\nhost: 203.0.113.9\r\n\r\n");
+fn ask(stream: &mut (impl Read + Write), name: Option<&str>, target: &str, body: Option<usize>) {
+    let host = name.unwrap_or("203.0.113.9");
+    let text = format!("GET {target} HTTP/1.1\r\nhost: {host}\r\n\r\n");
     stream.write_all(text.as_bytes()).expect("it is open");
+    stream.flush().expect("it is open");
     let mut bytes = vec![0; 1 << 18];
     let mut head = Vec::new();
     let start = loop {
@@ -68,22 +103,23 @@ fn timed(mut what: impl FnMut()) -> f64 {
     began.elapsed().as_secs_f64() * 1e6
 }
 
-/// Prints [`VALUES`], a line each.
-pub(crate) fn run(to: &str) {
+/// Prints [`VALUES`], a line each. The server's address is looked up once.
+pub(crate) fn run(to: &str, name: Option<&str>) {
+    let mut found = to.to_socket_addrs().expect("it can be looked up");
+    let to = found.next().expect("an address");
     let one = |_| {
-        let mut stream = None;
-        let took = timed(|| ask(stream.insert(connect(to)), "/v1/x", None));
-        // So that no port waits for its end.
-        peer::reset(stream.expect("it was connected"));
+        let mut link = None;
+        let took = timed(|| link.insert(Link::to(to, name)).ask(name, "/v1/x", None));
+        link.expect("it was connected").reset();
         took
     };
     quantiles((0..REQUESTS).map(one).collect());
-    let mut kept = connect(to);
+    let mut kept = Link::to(to, name);
     quantiles(
         (0..REQUESTS)
-            .map(|_| timed(|| ask(&mut kept, "/v1/x", None)))
+            .map(|_| timed(|| kept.ask(name, "/v1/x", None)))
             .collect(),
     );
-    let took = timed(|| ask(&mut kept, &format!("/v1/down/{BYTES}"), Some(BYTES)));
+    let took = timed(|| kept.ask(name, &format!("/v1/down/{BYTES}"), Some(BYTES)));
     println!("{}", BYTES as f64 / took);
 }

@@ -25,11 +25,12 @@ fn median(mut all: Vec<f64>) -> f64 {
 
 fn main() {
     let args: Vec<String> = env::args().collect();
-    if let [_, word, to] = &args[..]
+    if let [_, word, to, name @ ..] = &args[..]
         && word == client::WORD
     {
-        return client::run(to);
+        return client::run(to, name.first().map(String::as_str));
     }
-    ways::compare();
+    ways::compare(&ways::PLAIN);
+    ways::compare(&ways::TLS);
     reload::thousand();
 }

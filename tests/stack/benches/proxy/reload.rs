@@ -88,6 +88,7 @@ fn reloads(proto: &str) -> [Vec<f64>; 2] {
 }
 
 pub(crate) fn thousand() {
+    let _place = Bench::new();
     let _names = Resolver::naming(&[]);
     println!(
         "\n| a policy of {RULES} rules changes by one | rendered and written, ms | in force, ms |\n|---|---|---|"
