@@ -91,20 +91,26 @@ impl Book {
         for (id, seen) in seen {
             match seen {
                 Seen::Running(running) => {
+                    steps.extend(self.meet_running(&id, &running));
                     self.running.insert(id, *running);
                 }
                 Seen::Still(still) => {
-                    steps.extend(self.watch(&still.labels, &still.parent));
+                    steps.extend(watch(still.labels.is_agent, &still.parent));
                     let (name, labels) = (still.name, still.labels);
                     self.known.insert(id, Known { name, labels });
                 }
                 Seen::Over | Seen::Gone => {}
-                Seen::Unclear { name, why } => match before.running.remove(&id) {
-                    Some(running) => {
-                        self.running.insert(id, running);
+                Seen::Unclear { name, why } => {
+                    if let Some(known) = before.known.remove(&id) {
+                        self.known.insert(id.clone(), known);
                     }
-                    None => steps.extend(self.unclear(id, name, why)),
-                },
+                    match before.running.remove(&id) {
+                        Some(running) => {
+                            self.running.insert(id, running);
+                        }
+                        None => steps.extend(self.unclear(id, name, why)),
+                    }
+                }
             }
         }
         let mut all: Vec<Container> = self.running.values().map(|r| r.container.clone()).collect();
@@ -117,6 +123,20 @@ impl Book {
     pub(super) fn meet(&mut self, id: &str, name: String, labels: Labels) -> Vec<Step> {
         self.known.insert(id.to_owned(), Known { name, labels });
         self.want(id)
+    }
+
+    /// Who runs is who he will be when he is started anew.
+    fn meet_running(&mut self, id: &str, running: &Running) -> Option<Step> {
+        let of = &running.container;
+        let labels = Labels {
+            is_agent: of.is_agent,
+            agent: of.agent.clone(),
+            project: of.project.clone(),
+            refused: Vec::new(),
+        };
+        let name = of.name.clone();
+        self.known.insert(id.to_owned(), Known { name, labels });
+        watch(of.is_agent, &running.parent)
     }
 
     /// It was removed.
@@ -234,7 +254,9 @@ impl Book {
             Seen::Still(_) | Seen::Gone if looking.doubtful => self.end_of_doubt(id, &seen, now),
             Seen::Gone if looking.unborn => self.end_unborn(id, now),
             Seen::Still(still) if looking.unborn && still.failed => self.end_unborn(id, now),
-            Seen::Still(still) => self.watch(&still.labels, &still.parent),
+            Seen::Still(still) => watch(still.labels.is_agent, &still.parent)
+                .into_iter()
+                .collect(),
             Seen::Over | Seen::Gone => Vec::new(),
             Seen::Unclear { .. } if self.running.contains_key(id) => Vec::new(),
             Seen::Unclear { name, why } => self.unclear(id.to_owned(), name, why),
@@ -284,23 +306,16 @@ impl Book {
         self.next.remove(id);
         self.starts.remove(id);
         self.unclear.remove(id);
-        let told = News::Is(Box::new(now.container.clone()));
+        let told = Step::Tell(News::Is(Box::new(now.container.clone())));
+        let watch = self.meet_running(id, &now);
         self.running.insert(id.to_owned(), now);
-        vec![Step::Tell(told)]
+        watch.into_iter().chain([told]).collect()
     }
 
     fn unclear(&mut self, id: String, name: Option<String>, why: String) -> Vec<Step> {
         let first = self.unclear.insert(id.clone());
         let tell = first.then_some(Step::Tell(News::Unclear { id, name, why }));
         tell.into_iter().collect()
-    }
-
-    fn watch(&self, labels: &Labels, parent: &str) -> Vec<Step> {
-        let is_new = labels.is_agent && !parent.is_empty();
-        is_new
-            .then(|| Step::Watch(parent.to_owned()))
-            .into_iter()
-            .collect()
     }
 
     /// A container's cgroup has appeared.
@@ -349,6 +364,12 @@ impl Book {
         }
         steps
     }
+}
+
+/// Where agents with this `--cgroup-parent` will be born.
+fn watch(is_agent: bool, parent: &str) -> Option<Step> {
+    let is_own = is_agent && !parent.is_empty();
+    is_own.then(|| Step::Watch(parent.to_owned()))
 }
 
 #[cfg(test)]

@@ -35,6 +35,8 @@ type Home = (PathBuf, u64, Option<u64>);
 pub(super) struct Running {
     pub(super) container: Container,
     pub(super) cgroup_id: u64,
+    /// `--cgroup-parent`; empty for the engine's default.
+    pub(super) parent: String,
 }
 
 /// What a look saw.
@@ -160,6 +162,7 @@ impl Looker {
         Seen::Running(Box::new(Running {
             container,
             cgroup_id,
+            parent: of.parent,
         }))
     }
 

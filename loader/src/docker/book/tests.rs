@@ -29,6 +29,7 @@ fn running(started: i64) -> Seen {
     Seen::Running(Box::new(Running {
         container: container(A, started),
         cgroup_id,
+        parent: String::new(),
     }))
 }
 
@@ -126,6 +127,31 @@ fn one_that_is_being_started_has_the_addresses_of_this_start() {
     assert_eq!(book.disconnected(A), [Step::Look(A.to_owned())]);
 }
 
+/// After a resync, too: it lists who runs, and says nothing more of how they were made.
+#[test]
+fn who_ran_when_all_was_looked_at_is_heard_of_at_the_birth_of_the_next_life() {
+    let unclear = || Seen::Unclear {
+        name: None,
+        why: String::new(),
+    };
+    let mut book = Book::default();
+    for seen in [running(10), unclear()] {
+        assert_eq!(told(book.begin(vec![(A.to_owned(), seen)])), "[10]");
+    }
+    assert_eq!(told(book.died(A, 20)), "-20");
+    assert!(!book.connected(A, "n".to_owned()).is_empty());
+    assert_eq!(told(book.appeared(birth(30))), "*30");
+    let Seen::Running(mut below) = running(30) else {
+        unreachable!("that is what it makes")
+    };
+    below.parent = "x.slice".to_owned();
+    let steps = book.begin(vec![(A.to_owned(), Seen::Running(below))]);
+    assert!(
+        steps.contains(&Step::Watch("x.slice".to_owned())),
+        "{steps:?}"
+    );
+}
+
 #[test]
 fn a_start_that_fails_leaves_no_addresses_behind() {
     let mut book = Book::default();
@@ -197,6 +223,7 @@ fn changes_are_told_and_repetitions_are_not() {
     let seen = Seen::Running(Box::new(Running {
         container: other,
         cgroup_id: 10,
+        parent: String::new(),
     }));
     assert_eq!(told(book.looked(A, seen, 99)), "+10");
     assert!(book.changed("stranger").is_empty());
