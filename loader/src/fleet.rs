@@ -330,7 +330,8 @@ impl Fleet {
     }
 
     fn publish(&mut self, sink: &mut Sink) {
-        if let Err(e) = self.book.tick() {
+        let held = self.roll.held_since(boot_now());
+        if let Err(e) = self.book.tick(held) {
             sink.complain_once(&format!(
                 "{e}; leases are not published, records of other sources get no names"
             ));

@@ -191,15 +191,17 @@ impl Book {
         let _ = self.leases.close(container_id, until);
     }
 
-    /// Writes the book when it has changed, and once a second. What cannot be written is said once.
-    pub(super) fn tick(&mut self) -> Result<(), FileError> {
+    /// Writes the book when it has changed, and once a second. What cannot be written is said once. It is not complete
+    /// from `held` on (boot clock): since then somebody holds addresses whose lease is not opened yet.
+    pub(super) fn tick(&mut self, held: Option<u64>) -> Result<(), FileError> {
         if (!self.changed || self.failing) && self.published.elapsed() < EVERY {
             return Ok(());
         }
         self.observe();
         let now = now();
         if self.listed {
-            self.leases.complete_until(now);
+            let until = held.map_or(now, |held| now.min(BootTime(held)));
+            self.leases.complete_until(until);
         }
         self.leases.expire(now, HORIZON);
         self.published = Instant::now();

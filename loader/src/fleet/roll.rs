@@ -9,6 +9,9 @@ use std::{
     time::Duration,
 };
 
+/// Longer than a start usually takes, nanoseconds.
+const LONG_START: u64 = 10_000_000_000;
+
 /// One life of a container, from start to end. A restarted container has another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Life(u64);
@@ -154,6 +157,16 @@ impl Roll {
         self.next += 1;
         self.members.insert(life, member);
         life
+    }
+
+    /// Since when somebody who is being started holds addresses, boot clock. Of one whom the engine has been starting for
+    /// long nobody else's records are to wait.
+    #[must_use]
+    pub fn held_since(&self, now: u64) -> Option<u64> {
+        let starting = self.members.values().filter(|m| m.newborn && m.is_alive());
+        let held = starting.filter_map(|m| m.held_since);
+        held.filter(|held| now.saturating_sub(*held) < LONG_START)
+            .min()
     }
 
     /// A container has another cgroup than this life: it was started anew, and nobody has said so.

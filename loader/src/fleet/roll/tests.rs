@@ -67,9 +67,14 @@ fn a_newborn_holds_its_addresses_from_when_they_are_told() {
     assert_eq!(roll.hear(News::Born(again), 8), [Step::Renew(one)]);
     let member = roll.get(one).unwrap();
     assert!(member.newborn && member.held_since == Some(7));
+    // Until its lease is opened, the leases are not complete; for a while.
+    assert_eq!(roll.held_since(9), Some(7));
+    assert_eq!(roll.held_since(7 + LONG_START), None);
     let c = &member.container;
     assert_eq!(c.addresses, ["10.0.0.2".parse::<IpAddr>().unwrap()]);
     assert_eq!(c.networks, ["10.0.0.0/24".parse::<IpNet>().unwrap()]);
+    roll.hear(is(1, 9), 10);
+    assert_eq!(roll.held_since(10), None);
 }
 
 #[test]
