@@ -106,16 +106,23 @@ pub fn init(dir: &Path, now: &Zoned) -> Result<(), CaError> {
         .mode(0o700)
         .create(dir)
         .map_err(failed("make the directory", dir))?;
+    if key_file.exists() {
+        return Err(CaError::Exists(key_file));
+    }
     let key = KeyPair::generate().map_err(issue(NAME))?;
     let mut params = params();
     let today = now.with_time_zone(TimeZone::UTC).date();
     lasts(&mut params, today, Span::new().years(CA_YEARS));
     let certificate = params.self_signed(&key).map_err(issue(NAME))?;
+    // The key last: with it the authority is there. A certificate alone is what a making left that did not end.
+    match fs::remove_file(&file) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(failed("remove", &file)(e)),
+        _ => create(&file, 0o644, certificate.pem().as_bytes()).map_err(failed("write", &file)),
+    }?;
     match create(&key_file, 0o600, key.serialize_pem().as_bytes()) {
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Err(CaError::Exists(key_file)),
         made => made.map_err(failed("write", &key_file)),
-    }?;
-    create(&file, 0o644, certificate.pem().as_bytes()).map_err(failed("write", &file))
+    }
 }
 
 /// The authority's certificate, PEM: what agents are given.
@@ -232,6 +239,17 @@ mod tests {
         assert!(!first.contains("PRIVATE"));
         assert!(matches!(init(&dir, &Zoned::now()), Err(CaError::Exists(_))));
         assert_eq!(export(&dir).unwrap(), first);
+    }
+
+    #[test]
+    fn a_making_that_did_not_end_can_be_begun_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        init(dir.path(), &Zoned::now()).unwrap();
+        let before = export(dir.path()).unwrap();
+        fs::remove_file(dir.path().join(KEY)).unwrap();
+        init(dir.path(), &Zoned::now()).unwrap();
+        let authority = Authority::load(dir.path()).unwrap();
+        assert_ne!(authority.certificate(), before);
     }
 
     #[test]
