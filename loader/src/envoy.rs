@@ -8,8 +8,9 @@ use hyper_util::{
     rt::TokioExecutor,
 };
 use hyperlocal::UnixConnector;
-use serde_json::Value;
+use serde::Deserialize;
 use std::{
+    cell::Cell,
     error::Error,
     io,
     panic::resume_unwind,
@@ -20,8 +21,11 @@ use std::{
 
 /// How long Envoy may take to answer.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// The longest answer that is read, bytes: the largest is a refused listener, told twice.
-const LONGEST: usize = 256 << 20;
+/// How long one may that has not answered the last time: whoever asks has other things to do.
+const SHORT: Duration = Duration::from_millis(100);
+/// The longest answer that is read, bytes: the largest is a refused listener, told twice. It is Envoy's to say, and must
+/// not fill the memory of whoever asks.
+const LONGEST: usize = 32 << 20;
 
 /// Why Envoy has said nothing.
 #[derive(Debug, thiserror::Error)]
@@ -43,7 +47,7 @@ pub enum EnvoyError {
         source: Box<dyn Error + Send + Sync>,
     },
     /// It takes too long.
-    #[error("Envoy at {} has not answered within {PATIENCE:?}", socket.display())]
+    #[error("Envoy at {} does not answer", socket.display())]
     Slow {
         /// The socket.
         socket: PathBuf,
@@ -60,6 +64,25 @@ pub enum EnvoyError {
 #[derive(Clone, Debug)]
 pub struct Envoy {
     socket: PathBuf,
+    /// It has not answered the last time.
+    slow: Cell<bool>,
+}
+
+/// Of Envoy's listeners what is read; the rest is large.
+#[derive(Deserialize)]
+struct Dump {
+    #[serde(default)]
+    configs: Vec<Listener>,
+}
+
+#[derive(Deserialize)]
+struct Listener {
+    error_state: Option<ErrorState>,
+}
+
+#[derive(Deserialize)]
+struct ErrorState {
+    details: Option<String>,
 }
 
 /// What it works with.
@@ -87,6 +110,7 @@ impl Envoy {
     pub fn at(socket: &Path) -> Self {
         Self {
             socket: socket.to_owned(),
+            slow: Cell::new(false),
         }
     }
 
@@ -101,16 +125,17 @@ impl Envoy {
     /// Why it refused what it was given last; nothing if it does not say.
     pub fn complaint(&self) -> Result<Option<String>, EnvoyError> {
         let said = self.get("/config_dump?resource=dynamic_listeners")?;
-        let told: Value =
+        let told: Dump =
             serde_json::from_slice(&said).map_err(|_| EnvoyError::Unknown("its listeners"))?;
-        let all = told["configs"].as_array().into_iter().flatten();
-        let mut complaints = all.filter_map(|one| one["error_state"]["details"].as_str());
-        Ok(complaints.next().map(str::to_owned))
+        let mut complaints = told.configs.into_iter().filter_map(|one| one.error_state);
+        Ok(complaints.find_map(|state| state.details))
     }
 
     fn get(&self, path: &str) -> Result<Vec<u8>, EnvoyError> {
+        let patience = if self.slow.get() { SHORT } else { PATIENCE };
+        let socket = &self.socket;
         let asks = || -> io::Result<_> {
-            let asked = async { tokio::time::timeout(PATIENCE, self.ask(path)).await };
+            let asked = async { tokio::time::timeout(patience, ask(socket, path)).await };
             Ok(runtime()?.block_on(asked))
         };
         // A thread of its own: the runtime's blocks SIGPIPE, which is the others' to have.
@@ -120,29 +145,30 @@ impl Envoy {
                 .join()
                 .unwrap_or_else(|panic| resume_unwind(panic))
         });
-        match asked.map_err(EnvoyError::Runtime)? {
-            Ok(answer) => answer,
-            Err(_) => Err(EnvoyError::Slow {
+        let asked = asked.map_err(EnvoyError::Runtime)?;
+        self.slow.set(asked.is_err());
+        asked.unwrap_or_else(|_| {
+            Err(EnvoyError::Slow {
                 socket: self.socket.clone(),
-            }),
-        }
+            })
+        })
     }
+}
 
-    async fn ask(&self, path: &str) -> Result<Vec<u8>, EnvoyError> {
-        let client: Client<_, Empty<&[u8]>> =
-            Client::builder(TokioExecutor::new()).build(UnixConnector);
-        let answer = client.get(hyperlocal::Uri::new(&self.socket, path).into());
-        let answer = answer.await.map_err(|source| EnvoyError::Away {
-            socket: self.socket.clone(),
-            source,
-        })?;
-        let body = Limited::new(answer.into_body(), LONGEST).collect().await;
-        let body = body.map_err(|source| EnvoyError::Broken {
-            socket: self.socket.clone(),
-            source,
-        })?;
-        Ok(body.to_bytes().to_vec())
-    }
+async fn ask(socket: &Path, path: &str) -> Result<Vec<u8>, EnvoyError> {
+    let client: Client<_, Empty<&[u8]>> =
+        Client::builder(TokioExecutor::new()).build(UnixConnector);
+    let answer = client.get(hyperlocal::Uri::new(socket, path).into());
+    let answer = answer.await.map_err(|source| EnvoyError::Away {
+        socket: socket.to_owned(),
+        source,
+    })?;
+    let body = Limited::new(answer.into_body(), LONGEST).collect().await;
+    let body = body.map_err(|source| EnvoyError::Broken {
+        socket: socket.to_owned(),
+        source,
+    })?;
+    Ok(body.to_bytes().into())
 }
 
 /// `name: value` lines; texts are quoted.

@@ -6,7 +6,7 @@ use crate::chain::{Layer, Way, wanted};
 use crate::http::manager;
 use crate::names::{Region, single};
 use crate::note::Note;
-use crate::settings::{ADMIN, LISTENER_OFFSET, READY_PORT, Settings};
+use crate::settings::{LISTENER_OFFSET, READY_PORT, Settings};
 use crate::upstream::{clusters, collector, socket};
 use policy::{Action, Destination, Policy, PortRange, Proto};
 use serde_json::{Value, json};
@@ -306,7 +306,7 @@ fn downstream_tls(names: &[String], settings: &Settings) -> Value {
 }
 
 /// Answers 200 for `/ready` on Envoy's own loopback once it listens for agents: for a health check, which cannot speak
-/// to [`ADMIN`] with what is in the stock image.
+/// to the admin socket with what is in the stock image.
 fn ready() -> Value {
     json!({
         "name": "ready",
@@ -345,7 +345,7 @@ fn bootstrap(settings: &Settings) -> Value {
     json!({
         "node": {"id": "clawker-envoy", "cluster": "clawker"},
         // For the loader alone, which asks whether a configuration was taken.
-        "admin": {"address": {"pipe": {"path": settings.file(ADMIN), "mode": 0o600}}},
+        "admin": {"address": {"pipe": {"path": settings.admin(), "mode": 0o600}}},
         "dynamic_resources": {
             "lds_config": watched("listeners.json"),
             "cds_config": watched("clusters.json"),

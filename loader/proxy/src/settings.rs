@@ -10,6 +10,9 @@ pub const LISTENER_OFFSET: u16 = 10_000;
 pub struct Settings {
     /// Directory of the rendered files, as Envoy sees it.
     pub directory: String,
+    /// Envoy's socket for whoever asks what it works with, as Envoy sees it; [`ADMIN`] in the directory where it is not
+    /// said. Nothing else has to be written by Envoy.
+    pub admin: Option<String>,
     /// Addresses that Envoy and CoreDNS listen on.
     pub listen: Vec<IpAddr>,
     /// Port that CoreDNS listens on.
@@ -34,6 +37,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             directory: "/etc/clawker/envoy".to_owned(),
+            admin: None,
             listen: vec![IpAddr::V4(Ipv4Addr::UNSPECIFIED)],
             dns_port: 53,
             resolvers: Vec::new(),
@@ -52,10 +56,15 @@ pub const READY_PORT: u16 = 9902;
 /// What CoreDNS answers to its own machine alone, with 127.0.0.1 and without a line in its log: for a health check.
 pub const READY_NAME: &str = "ready.clawker";
 
-/// Envoy's socket for whoever asks what it works with, in [`Settings::directory`].
+/// Name of Envoy's admin socket.
 pub const ADMIN: &str = "admin.sock";
 
 impl Settings {
+    /// Envoy's admin socket.
+    pub(crate) fn admin(&self) -> String {
+        self.admin.clone().unwrap_or_else(|| self.file(ADMIN))
+    }
+
     /// A file in [`Settings::directory`].
     pub(crate) fn file(&self, name: &str) -> String {
         format!("{}/{name}", self.directory.trim_end_matches('/'))

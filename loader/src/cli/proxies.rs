@@ -74,6 +74,10 @@ pub struct ProxyArgs {
     /// Where Envoy sees DIR, if not in the same place
     #[arg(long, value_name = "DIR")]
     pub directory: Option<PathBuf>,
+    /// Envoy's admin socket, the same for Envoy and for `serve`, which asks there what Envoy has taken (default:
+    /// admin.sock in DIR; elsewhere, Envoy needs to write nothing in DIR)
+    #[arg(long, value_name = "SOCKET")]
+    pub admin_socket: Option<PathBuf>,
     /// Address to listen on, several times
     #[arg(long, value_name = "IP", default_value = "0.0.0.0")]
     pub listen: Vec<IpAddr>,

@@ -125,6 +125,8 @@ pub(in crate::commands) fn settings(args: &ProxyArgs) -> Result<Settings, Render
         intercept: args.ca.is_some(),
         ..Settings::default()
     };
+    let admin = args.admin_socket.as_ref();
+    settings.admin = admin.map(|path| path.display().to_string());
     if let Some(dir) = args.directory.as_deref().or(in_file(&args.envoy)) {
         let whole = absolute(dir).map_err(RenderError::Directory)?;
         settings.directory = whole.display().to_string();

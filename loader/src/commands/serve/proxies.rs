@@ -46,6 +46,8 @@ pub(super) struct Proxies {
     failed: Option<(String, Instant)>,
     /// What Envoy has been given and has not said anything about.
     asked: Option<Asked>,
+    /// What was said of a CoreDNS that was not told.
+    untold: Option<String>,
 }
 
 /// A configuration that Envoy is to take.
@@ -96,12 +98,16 @@ impl Proxies {
         Ok(Some(Self {
             args: args.clone(),
             settings: render::settings(args)?,
-            envoy: args.envoy.as_deref().map(|dir| Envoy::at(&dir.join(ADMIN))),
+            envoy: args.envoy.as_deref().map(|dir| {
+                let socket = args.admin_socket.clone();
+                Envoy::at(&socket.unwrap_or_else(|| dir.join(ADMIN)))
+            }),
             run: started.to_string(),
             turn: 0,
             written: None,
             failed: None,
             asked: None,
+            untold: None,
         }))
     }
 
@@ -111,9 +117,9 @@ impl Proxies {
         let (_, before) = fleet.policy();
         let refused = self.refused();
         let agents = fleet.addressed();
-        let version = self.write((&file.name, &file.policy), before, &agents)?;
-        // Whatever comes of it, these are not the files of the policy in force.
+        // Whatever comes of it, the files are not those of the policy in force.
         self.written = None;
+        let version = self.write((&file.name, &file.policy), before, &agents)?;
         self.asked = Some(Asked::now(Some(file), version, refused));
         Ok(())
     }
@@ -216,8 +222,14 @@ impl Proxies {
         self.settings.version = format!("{}-{}", self.run, self.turn);
         let agents = proxy::Fleet::new(agents.to_vec())?;
         render::write(&self.args, policy, before, &agents, &self.settings)?;
-        if let Some(file) = &self.args.coredns {
-            proxy_files::announce(file)?;
+        let told = self.args.coredns.as_deref().map(proxy_files::announce);
+        if let Some(Err(e)) = told {
+            // It looks at its file by itself, too.
+            let said = format!("CoreDNS is not told at once: {e}");
+            if self.untold.as_ref() != Some(&said) {
+                warn(&said);
+                self.untold = Some(said);
+            }
         }
         Ok(self.settings.version.clone())
     }
