@@ -101,26 +101,23 @@ pub fn announce(path: &Path) -> Result<(), ProxyFilesError> {
     fifo.push(".changed");
     let fifo = PathBuf::from(fifo);
     let told = || {
-        // Whoever reads opens it for writing too, so that it stays open between two lines. All that can be said by it is
-        // that a file should be read again.
-        match mkfifo(&fifo, Mode::empty()) {
+        match mkfifo(&fifo, Mode::from_bits_truncate(0o600)) {
             Err(Errno::EEXIST) => {}
-            made => {
-                made?;
-                fs::set_permissions(&fifo, Permissions::from_mode(0o666))?;
-            }
+            made => made?,
         }
         let mut options = OpenOptions::new();
+        // For both: so nobody needs to be at the other end.
         options
+            .read(true)
             .write(true)
             .custom_flags(OFlag::O_NONBLOCK.bits() | OFlag::O_NOFOLLOW.bits());
-        let mut file = match options.open(&fifo) {
-            Err(e) if e.raw_os_error() == Some(Errno::ENXIO as i32) => return Ok(()),
-            opened => opened?,
-        };
+        let mut file = options.open(&fifo)?;
         if !file.metadata()?.file_type().is_fifo() {
             return Err(io::Error::other("it is no FIFO"));
         }
+        // Whoever reads opens it for both as well, so that it stays open between two lines. All that can be said by it
+        // is that a file should be read again.
+        file.set_permissions(Permissions::from_mode(0o666))?;
         match file.write_all(b"\n") {
             // It is full of lines that say the same.
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(()),
