@@ -16,6 +16,10 @@ use std::net::IpAddr;
 /// Most characters of a name with its last dot: a policy knows no longer ones.
 const MAX_DOTTED: usize = 252;
 
+/// Queries of one block that may wait for an upstream server at a time, so that one that is slow does not fill the memory;
+/// more are refused.
+const MAX_CONCURRENT: u32 = 1000;
+
 /// A label as policies know them, which neither begins nor ends with a hyphen.
 const LABEL: &str = "[_a-z0-9]([-_a-z0-9]*[_a-z0-9])?";
 
@@ -179,7 +183,11 @@ impl View<'_> {
                 "    template ANY {kind} {{\n        rcode NOERROR\n    }}\n"
             );
         }
-        let _ = writeln!(text, "    forward . {}\n}}", self.upstream);
+        let _ = writeln!(
+            text,
+            "    forward . {} {{\n        max_concurrent {MAX_CONCURRENT}\n    }}\n}}",
+            self.upstream
+        );
     }
 
     /// The block of every other name.
