@@ -1,31 +1,46 @@
 #!/bin/sh
 #
-# Runs CoreDNS with the given arguments, and keeps what it says in $CLAWKER_COREDNS_LOG for the collector: a file
-# of up to 16 MiB and eight before it. What is said waits while it cannot be written, and CoreDNS with it: no
-# name is answered without a line.
+# Runs CoreDNS by the file that the loader writes, and keeps what it says for the collector: a file of up to 16 MiB
+# and eight before it. What cannot be written waits in the memory of CoreDNS. The keeper ends with CoreDNS, and CoreDNS
+# with its keeper.
 set -eu
 
-dir=${CLAWKER_COREDNS_LOG:-/var/log/clawker/coredns}
-said=/tmp/said
-changed=/var/lib/clawker/coredns/Corefile.changed
+config=${CLAWKER_COREFILE:-/var/lib/clawker/coredns/Corefile}
+logs=${CLAWKER_COREDNS_LOG:-/var/log/clawker/coredns}
+coredns=${CLAWKER_COREDNS:-/coredns}
+# The loader writes a line into this FIFO when it has replaced the file.
+changed=$config.changed
+own=${CLAWKER_COREDNS_DIR:-/tmp}
+said=$own/said
 
-printf 's16777216\nn8\n' >"$dir/config"
+# The file without its own `reload`: of two who have CoreDNS read it anew, one would start it twice at once.
+take() {
+    sed '/^ *reload /d' "$config" >"$own/Corefile.new" && mv "$own/Corefile.new" "$own/Corefile"
+}
+
+until [ -w "$changed" ]; do sleep 0.1; done
+# Open for both, from before the file is read: no line is missed.
+exec 3<>"$changed"
+take
+
+printf 's16777216\nn8\n' >"$logs/config"
 rm -f "$said"
 mkfifo "$said"
-# Times in UTC, and lines as long as a name can make them.
-svlogd -ttt -l 8192 -b 16384 "$dir" <"$said" &
+# Times in UTC.
+svlogd -ttt "$logs" <"$said" 3<&- &
 keeper=$!
-/coredns "$@" >"$said" 2>&1 &
+"$coredns" -conf "$own/Corefile" >"$said" 2>&1 3<&- &
 server=$!
 trap 'kill -TERM "$server" 2>/dev/null || true' TERM INT
-# The loader says by a line that it has replaced the file: CoreDNS by itself would look in two seconds. Before it
-# answers the signal could end it.
-if [ -p "$changed" ]; then
-    {
-        until nslookup -type=a ready.clawker 127.0.0.1 </dev/null >/dev/null 2>&1; do sleep 0.1; done
-        while read -r _ && kill -USR1 "$server"; do :; done
-    } 0<>"$changed" &
-fi
+
+{
+    # Before it listens on port 53 the signal would end it.
+    until grep -qs ':0035 ' /proc/net/udp /proc/net/udp6; do sleep 0.1; done
+    while read -r _ <&3; do
+        if take; then kill -USR1 "$server"; fi
+    done
+} &
+follower=$!
 
 # wait(1) ends early when the signal comes: what counts is how CoreDNS has ended.
 status=0
@@ -33,6 +48,7 @@ while kill -0 "$server" 2>/dev/null; do
     status=0
     wait "$server" || status=$?
 done
+kill "$follower" 2>/dev/null || true
 # The last lines are in the pipe.
 wait "$keeper" || true
 exit "$status"

@@ -23,8 +23,8 @@ the public Go module, and prints where it is. The version is that of tests/cored
 those of go.sum. It is kept in \${XDG_CACHE_HOME:-~/.cache}/clawker/coredns-VERSION-CHECKSUM, with a link to
 it in clawker/bin/coredns; a second run builds nothing.
 
-svlogd, which keeps its log in the shipped image (there it is busybox's), comes from the package \`runit\` of
-Debian or Ubuntu, of which nothing is installed.
+svlogd, which keeps its log in the shipped image, comes from the package \`runit\` of Debian or Ubuntu, of which
+nothing is installed.
 
 Needs Go $MIN_GO or later, and installs that of Debian or Ubuntu where there is none.
 

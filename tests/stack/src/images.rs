@@ -166,7 +166,7 @@ fn stock() -> Vec<Image> {
     ]
 }
 
-/// Envoy and CoreDNS. `svlogd` is that of runit; in the shipped image it is busybox's, which was made from it.
+/// Envoy and CoreDNS, the latter with what Debian has beside it in the shipped image.
 fn proxies() -> Vec<Image> {
     let certificates = "/etc/ssl/certs/ca-certificates.crt";
     let envoy = vec![
@@ -176,23 +176,24 @@ fn proxies() -> Vec<Image> {
     ];
     let script = repository().join("packaging/coredns.sh");
     let mut coredns = vec![
-        json!({"path": "/bin/busybox", "file": "/bin/busybox"}),
         json!({"path": "/coredns", "file": cached("bin/coredns", "coredns.sh")}),
         json!({"path": "/usr/bin/svlogd", "file": cached("bin/svlogd", "coredns.sh")}),
-        json!({"path": "/usr/bin/coredns-logged", "file": script}),
+        json!({"path": "/usr/bin/coredns-kept", "file": script}),
         json!({"path": "/tmp", "directory": true, "mode": 0o1777}),
         json!({"path": "/var/log/clawker/coredns", "directory": true, "owner": COREDNS}),
     ];
-    for name in ["sh", "kill", "mkfifo", "nslookup", "printf", "rm", "sleep"] {
-        coredns.push(json!({"path": format!("/bin/{name}"), "link": "busybox"}));
+    for name in [
+        "busybox", "grep", "mkfifo", "mv", "rm", "sed", "sh", "sleep",
+    ] {
+        let path = format!("/bin/{name}");
+        coredns.push(json!({"path": path, "file": path}));
     }
     vec![
         Image::new("envoyproxy/envoy:v1.40.0", &[r#"CMD ["envoy"]"#], envoy),
         Image::new(
             &format!("clawker/coredns:{VERSION}"),
             &[
-                r#"ENTRYPOINT ["/usr/bin/coredns-logged"]"#,
-                r#"CMD ["-conf", "/var/lib/clawker/coredns/Corefile"]"#,
+                r#"ENTRYPOINT ["/usr/bin/coredns-kept"]"#,
                 &format!("USER {COREDNS}:{COREDNS}"),
             ],
             coredns,

@@ -3,6 +3,7 @@
 mod answers;
 mod changes;
 mod evasion;
+mod kept;
 mod log;
 
 use kernel_tests::net;

@@ -160,13 +160,26 @@ fn the_first_request_of_a_container_passes(stack: &Stack, program: &str) {
     let network = ["--network", "clawker-agents", IMAGE, PYTHON, "-c", program];
     let said: Vec<String> = (0..5)
         .map(|n| {
-            let agent = stack.engine.agent(&format!("first-{n}"), "acme", &network);
+            let name = format!("first-{n}");
+            let agent = stack.engine.agent(&name, "acme", &network);
             agent.act("wait");
             let said = stack.engine.docker(&["logs", &agent.id]);
+            if said == "200" {
+                // It is on record as this agent's, from its first question on.
+                first_records_are_its_own(stack, &name);
+            }
             agent.remove();
             said
         })
         .collect();
     let passed = said.iter().filter(|said| *said == "200").count();
     assert!(passed >= 3, "{said:?}");
+}
+
+fn first_records_are_its_own(stack: &Stack, agent: &str) {
+    for index in ["clawker-coredns", "clawker-envoy", "clawker-egress"] {
+        stack.eventually(&format!("the first records of {agent} in {index}"), || {
+            (!stack.search(index, &super::of(agent)).is_empty()).then_some(())
+        });
+    }
 }

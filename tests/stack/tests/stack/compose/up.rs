@@ -178,7 +178,8 @@ fn demo_is_found(stack: &Stack) {
         ),
         (
             "clawker-coredns",
-            json!({"term": {"attributes.qname": "exfiltration.example.net."}}),
+            json!({"bool": {"filter": [{"term": {"attributes.qname": "exfiltration.example.net."}},
+                                       {"term": {"attributes.verdict": "DENIED"}}]}}),
         ),
         (
             "clawker-egress",
