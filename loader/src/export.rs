@@ -7,6 +7,7 @@
 
 mod settlement;
 mod side;
+mod undelivered;
 mod worker;
 
 use crate::{
@@ -19,13 +20,13 @@ pub use settlement::Settlement;
 use side::Side;
 use std::{
     collections::VecDeque,
-    fmt,
     io::Write as _,
     sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc as std_mpsc},
     thread,
     time::Duration,
 };
 use tokio::sync::{mpsc, oneshot, watch};
+pub use undelivered::Undelivered;
 use wire::{BatchId, Endpoint, LogRecord, Outlet, Payload, Snapshot, Source, stream};
 pub(crate) use worker::runtime;
 use worker::{Parcel, Worker};
@@ -104,48 +105,6 @@ pub struct State {
     pub batches: [u64; 4],
     /// Records that will not arrive any more: no room, or not taken.
     pub given_up: u64,
-}
-
-/// Records that did not arrive, or are not known to have.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Undelivered {
-    url: String,
-    missing: Tally,
-    rejected: u64,
-}
-
-impl Undelivered {
-    /// How many records.
-    #[must_use]
-    pub fn records(&self) -> u64 {
-        self.missing.records.iter().sum::<u64>() + self.rejected
-    }
-}
-
-impl fmt::Display for Undelivered {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} records were not delivered to {} (or not confirmed):",
-            self.records(),
-            self.url
-        )?;
-        let mut comma = "";
-        for (i, verdict) in VERDICTS.iter().enumerate() {
-            let (records, flows) = (self.missing.records[i], self.missing.flows[i]);
-            if records > 0 {
-                write!(f, "{comma} {records} {verdict}")?;
-                comma = ",";
-            }
-            if flows != records {
-                write!(f, " ({flows} flows)")?;
-            }
-        }
-        if self.rejected > 0 {
-            write!(f, "{comma} {} that the receiver threw away", self.rejected)?;
-        }
-        Ok(())
-    }
 }
 
 /// The way to a receiver.

@@ -1,11 +1,14 @@
 //! Who is there and what has to be done about it. Pure: news and what was seen of the kernel go in, steps
 //! come out, and whoever carries them out says how that went.
 
+mod member;
+
+pub use member::Member;
+
 use crate::docker::{Container, Newborn, News};
-use ipnet::IpNet;
+use member::ends;
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
-    net::IpAddr,
     time::Duration,
 };
 
@@ -34,23 +37,6 @@ pub enum Stage {
     Closed,
     /// Everything is told and its row is free. The links stay until the kernel has let go of the cgroup.
     Barred,
-}
-
-/// A container in one of its lives.
-#[derive(Clone, Debug)]
-pub struct Member {
-    /// As the engine described it last.
-    pub container: Container,
-    /// How far it has come.
-    pub stage: Stage,
-    /// Row of the books, from 1.
-    pub index: Option<u32>,
-    /// Slot.
-    pub slot: Option<u32>,
-    /// The engine is still starting it: what weakens it is not known, nor are perhaps its addresses.
-    pub newborn: bool,
-    /// When it had its addresses already, before it ran; boot clock.
-    pub held_since: Option<u64>,
 }
 
 /// What has to be done.
@@ -373,39 +359,6 @@ impl Roll {
         if let Some(member) = self.members.get_mut(&life) {
             member.slot = None;
             self.free.extend(member.index.take());
-        }
-    }
-}
-
-/// Addresses, and the networks that they are in; both sorted, as in [`Container`].
-fn ends(all: &[IpNet]) -> (Vec<IpAddr>, Vec<IpNet>) {
-    let mut addresses: Vec<IpAddr> = all.iter().map(IpNet::addr).collect();
-    let mut networks: Vec<IpNet> = all.iter().map(IpNet::trunc).collect();
-    addresses.sort_unstable();
-    networks.sort_unstable();
-    networks.dedup();
-    (addresses, networks)
-}
-
-impl Member {
-    /// Whether the engine says that it runs.
-    #[must_use]
-    pub fn is_alive(&self) -> bool {
-        match self.stage {
-            Stage::Bystander | Stage::Wanted | Stage::Enrolled => true,
-            Stage::Ended { .. } | Stage::Closed | Stage::Barred => false,
-        }
-    }
-
-    /// Whom its flows belong to.
-    #[must_use]
-    pub fn owner(&self) -> crate::record::Owner {
-        let c = &self.container;
-        crate::record::Owner {
-            agent: c.agent.clone(),
-            project: c.project.clone(),
-            container_id: Some(c.id.clone()),
-            container_name: Some(c.name.clone()).filter(|name| !name.is_empty()),
         }
     }
 }

@@ -6,8 +6,9 @@ use super::{
     guard::names_in,
     io_error,
     mapped::Switches,
-    object::{self, Engine, ITERATORS, Sizes, program_fd},
+    object::{self, Engine, ITERATORS, program_fd},
     query::{self, Target},
+    sizes::Sizes,
     sys,
 };
 use abi::{maps, programs};

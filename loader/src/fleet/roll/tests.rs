@@ -1,6 +1,7 @@
 use super::*;
+use ipnet::IpNet;
 use proptest::prelude::*;
-use std::collections::HashMap;
+use std::{collections::HashMap, net::IpAddr};
 
 const LINGER: Duration = Duration::from_secs(60);
 
