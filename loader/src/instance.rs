@@ -200,8 +200,13 @@ impl Root {
         lock(&self.dir, FlockArg::LockExclusive)
     }
 
-    /// Makes an instance with a fresh name that begins with `kind`.
-    pub fn create(&self, kind: &str) -> Result<Instance, InstanceError> {
+    /// Makes an instance with a fresh name that begins with `kind`. `taken`: names that are no fresh ones, whatever the
+    /// pins say.
+    pub fn create(
+        &self,
+        kind: &str,
+        taken: impl Fn(&str) -> bool,
+    ) -> Result<Instance, InstanceError> {
         let _guard = self.lock()?;
         let pid = std::process::id();
         for n in 0.. {
@@ -210,6 +215,9 @@ impl Root {
             } else {
                 format!("{kind}-{pid}-{n}")
             };
+            if taken(&id) {
+                continue;
+            }
             let dir = self.dir.join(&id);
             match fs::create_dir(&dir) {
                 Ok(()) => {

@@ -34,7 +34,7 @@ impl Bench {
     pub fn attach(&self, cgroup: &Cgroup) -> (Instance, Engine) {
         let root = Root::new(&self.pins);
         root.prepare().expect("a BPF file system");
-        let instance = root.create("run").expect("a new instance");
+        let instance = root.create("run", |_| false).expect("a new instance");
         let engine = Engine::load(instance.pins.dir(), Sizes::default());
         let mut engine = engine.expect("the kernel takes the programs");
         let fd = cgroup.open().expect("it is there");

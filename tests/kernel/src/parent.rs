@@ -55,7 +55,7 @@ impl Parent {
         let cgroup = Cgroup::create(cgroup_root().join(name)).expect("a cgroup");
         let root = Root::new(&bench.pins);
         root.prepare().expect("a BPF file system");
-        let instance = root.create("serve").expect("a new instance");
+        let instance = root.create("serve", |_| false).expect("a new instance");
         let sizes = Sizes {
             slots: SLOTS,
             ..Sizes::default()

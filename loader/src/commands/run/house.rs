@@ -24,6 +24,7 @@ use crate::{
 use ::policy::Compiled;
 use abi::close;
 use std::{
+    fs,
     net::IpAddr,
     path::Path,
     time::{Duration, Instant},
@@ -61,7 +62,13 @@ impl House {
         control_dir: &Path,
     ) -> Result<Self, CommandError> {
         let mount = cgroup::root()?;
-        let instance = root.create(super::KIND)?;
+        let ours = mount.join(cgroup::OURS);
+        // Process ids come round: what a loader with this one has left behind may live on there.
+        let left = |id: &str| {
+            let path = ours.join(id);
+            path.exists() && fs::remove_dir(path).is_err()
+        };
+        let instance = root.create(super::KIND, left)?;
         let operators = Operators::of_new(&instance.id, control_dir);
         let below = format!("{}/{}", cgroup::OURS, instance.id);
         let cgroup = Cgroup::at(mount.join(&below));

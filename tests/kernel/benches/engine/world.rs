@@ -54,7 +54,7 @@ impl World {
             std::process::id()
         )));
         root.prepare().expect("a root for pins");
-        let instance = root.create("bench").expect("an instance");
+        let instance = root.create("bench", |_| false).expect("an instance");
         let below = format!("clawker-test-bench-{}", std::process::id());
         let mount = cgroup::root().expect("cgroup v2");
         let with = Cgroup::create(mount.join(&below).join("with")).expect("a cgroup");

@@ -1,10 +1,11 @@
 //! Several instances, living and dead: each has its own, and a dead one leaves a firewall behind.
 
-use kernel_tests::{check::fields, eventually, policies::WEB, run::Bench};
+use ebpf_manager::cgroup::Cgroup;
+use kernel_tests::{cgroup_root, check::fields, clear, eventually, policies::WEB, run::Bench};
 use serde_json::json;
 use std::{
     fs,
-    process::{Child, Stdio},
+    process::{Child, Command, Stdio},
 };
 
 fn start_many(bench: &Bench, n: usize) -> Vec<Child> {
@@ -148,4 +149,34 @@ fn instances_that_come_and_go_do_not_disturb_a_dump_nor_it_them() {
         failed[0]
     );
     bench.nothing_left(&[]);
+}
+
+/// Process ids come round. A shell that becomes the loader keeps its own, so it can leave something there before.
+#[test]
+fn a_run_with_the_number_of_a_dead_one_shares_nothing_with_what_that_left() {
+    const BEFORE: &str = "cgroup=$0/run-$$; mkdir -p $cgroup; sleep 1000 <&- >&- 2>&- &
+        echo $! > $cgroup/cgroup.procs; echo $cgroup $! >&2; exec \"$@\"";
+    let bench = Bench::new();
+    let ours = cgroup_root().join("clawker");
+    let run = bench.command("default: allow", &[], &["cat", "/proc/self/cgroup"]);
+    let mut shell = Command::new("bash");
+    shell.args(["-c", BEFORE]).arg(&ours);
+    shell.arg(run.get_program()).args(run.get_args());
+    let out = shell.stdin(Stdio::null()).output().unwrap();
+    let (said, told) = (
+        String::from_utf8_lossy(&out.stdout).into_owned(),
+        String::from_utf8_lossy(&out.stderr).into_owned(),
+    );
+    let (left, sleeper) = told.lines().next().unwrap().rsplit_once(' ').unwrap();
+    let left = Cgroup::at(left);
+    let lives = fs::read_to_string(left.path().join("cgroup.procs"));
+    clear(&left);
+    left.remove().unwrap();
+    assert!(out.status.success(), "{told}");
+    assert_eq!(lives.unwrap().trim(), sleeper);
+    let own = left.path().file_name().unwrap().to_str().unwrap();
+    assert!(
+        !said.contains(&format!("{own}/")) && !said.trim().ends_with(own),
+        "{said} is {own}"
+    );
 }

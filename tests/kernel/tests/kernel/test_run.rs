@@ -18,7 +18,7 @@ fn made() -> Made {
     let bench = Bench::without_network();
     let root = Root::new(&bench.pins);
     root.prepare().unwrap();
-    let instance = root.create("run").unwrap();
+    let instance = root.create("run", |_| false).unwrap();
     let engine = Engine::load(instance.pins.dir(), Sizes::default()).unwrap();
     Made {
         engine,
