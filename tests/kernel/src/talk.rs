@@ -6,13 +6,16 @@ use crate::{
 };
 use ebpf_manager::cgroup::Cgroup;
 use nix::{
-    sys::signal::{Signal, kill},
+    sys::{
+        signal::{Signal, kill},
+        wait::{Id, WaitPidFlag, waitid},
+    },
     unistd::Pid,
 };
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
     path::PathBuf,
-    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+    process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio},
     thread::{self, JoinHandle},
 };
 
@@ -25,14 +28,44 @@ pub struct Talk {
 }
 
 /// Ends what it started, whatever becomes of the test.
-struct Loader(Child);
+struct Loader {
+    child: Child,
+    /// How it ended, and the id of the cgroup that it left.
+    ended: Option<(ExitStatus, Option<u64>)>,
+}
+
+impl Loader {
+    fn cgroup(&self) -> Cgroup {
+        Cgroup::at(instance_cgroup(self.child.id()))
+    }
+
+    /// Waits for its end. Its number is another's from then on, and so is the cgroup of that name: what is its own is
+    /// looked at before.
+    fn wait(&mut self) -> ExitStatus {
+        if let Some((status, _)) = self.ended {
+            return status;
+        }
+        let pid = Pid::from_raw(self.child.id() as i32);
+        let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT;
+        waitid(Id::Pid(pid), flags).expect("the process is ours");
+        let left = self.cgroup().id().ok();
+        let status = self.child.wait().expect("the process is ours");
+        self.ended = Some((status, left));
+        status
+    }
+}
 
 impl Drop for Loader {
     fn drop(&mut self) {
-        // What has ended already cannot be killed.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-        clear(&Cgroup::at(instance_cgroup(self.0.id())));
+        if self.ended.is_none() {
+            // What has ended already cannot be killed.
+            let _ = self.child.kill();
+            self.wait();
+        }
+        let left = self.ended.and_then(|(_, left)| left);
+        if left.is_some() && self.cgroup().id().ok() == left {
+            clear(&self.cgroup());
+        }
     }
 }
 
@@ -69,7 +102,7 @@ impl Talk {
         Self {
             said: BufReader::new(child.stdout.take().expect("a pipe")),
             to: child.stdin.take(),
-            loader: Loader(child),
+            loader: Loader { child, ended: None },
             errors,
         }
     }
@@ -96,7 +129,7 @@ impl Talk {
     /// Process id of `ebpf-manager`, or of whatever was started.
     #[must_use]
     pub fn pid(&self) -> u32 {
-        self.loader.0.id()
+        self.loader.child.id()
     }
 
     /// Name of the instance.
@@ -119,8 +152,7 @@ impl Talk {
     /// Kills `ebpf-manager` as nothing can prevent; the command lives on.
     pub fn kill_loader(&mut self) {
         self.signal(Signal::SIGKILL);
-        let code = self.loader.0.wait().expect("the process is ours").code();
-        assert_eq!(code, None, "killed, not ended");
+        assert_eq!(self.loader.wait().code(), None, "killed, not ended");
     }
 
     /// Closes the program's input and waits for its end.
@@ -128,7 +160,7 @@ impl Talk {
         drop(self.to.take());
         let mut stdout = String::new();
         self.said.read_to_string(&mut stdout).expect("text");
-        let code = self.loader.0.wait().expect("the process is ours").code();
+        let code = self.loader.wait().code();
         Outcome {
             code: code.unwrap_or(-1),
             stdout,
