@@ -108,9 +108,12 @@ proptest! {
             let (address, ..) = WHO[drawn.who];
             let host = format!("{}:{}", drawn.host, drawn.port);
             let ask = |listeners| walk(listeners, &asked(drawn, address, &host, drawn.path));
-            let led = ask(&old.listeners).is_some_and(|answer| answer.cluster.is_some());
-            let (agent, project) = (WHO[drawn.who].1, WHO[drawn.who].2);
-            if led && allows(&policy, drawn, (agent, project)) {
+            let who = (WHO[drawn.who].1, WHO[drawn.who].2);
+            // The kernel leads what a rule about requests allows, not what passes in another mode.
+            let rule = told(&before, drawn, who).decider();
+            let leads = rule.is_some_and(|r| r.action == Action::Allow && r.is_proxied(before.intercept()));
+            let led = leads && ask(&old.listeners).is_some_and(|answer| answer.cluster.is_some());
+            if led && allows(&policy, drawn, who) {
                 prop_assert!(ask(&rendered.listeners).is_some(), "{:?}\n{}", drawn, source);
             }
         }
