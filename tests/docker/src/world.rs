@@ -1,6 +1,6 @@
 //! The namespaces of an engine: a machine of its own, as far as it can tell.
 
-use kernel_tests::net;
+use kernel_tests::{net, own_mounts};
 use nix::{
     mount::{MntFlags, MsFlags, mount, umount2},
     sched::{CloneFlags, unshare},
@@ -81,7 +81,8 @@ impl World {
             .expect("our cgroup");
         join(&cgroup);
         net::isolate();
-        unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWCGROUP).expect("namespaces");
+        unshare(CloneFlags::CLONE_NEWCGROUP).expect("a cgroup namespace");
+        own_mounts();
         mounts();
         // A cgroup with processes of its own gives its children no controllers.
         let here = Path::new(CGROUPS).join("tests");
@@ -123,8 +124,6 @@ fn join(cgroup: &Path) {
 
 fn mounts() {
     let none = None::<&str>;
-    let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
-    mount(none, "/", none, private, none).expect("mounts of its own");
     // All of version 1 as well, or nothing where nothing was mounted.
     let _ = umount2(CGROUPS, MntFlags::MNT_DETACH);
     mount(

@@ -32,6 +32,10 @@ pub mod talk;
 pub mod traffic;
 
 use ebpf_manager::cgroup::Cgroup;
+use nix::{
+    mount::{MsFlags, mount},
+    sched::{CloneFlags, unshare},
+};
 use std::{
     env,
     path::{Path, PathBuf},
@@ -77,6 +81,13 @@ pub fn eventually_told<T>(patience: Duration, mut probe: impl FnMut() -> Result<
         assert!(Instant::now() < deadline, "waited {patience:?} for {what}");
         nix::poll::poll(&mut [], 5u16).ok();
     }
+}
+
+/// Mounts of this process and of what it starts alone, which end with it.
+pub fn own_mounts() {
+    unshare(CloneFlags::CLONE_NEWNS).expect("a mount namespace");
+    let (none, private) = (None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE);
+    mount(none, "/", none, private, none).expect("mounts of its own");
 }
 
 /// What a script of `scripts/` has put into the cache, by its real name.

@@ -1,13 +1,10 @@
 //! What a command under `run` can not do to what holds it, even as root, and whom it runs as.
 
 use kernel_tests::{
-    cgroup_root, eventually,
+    cgroup_root, eventually, own_mounts,
     run::{Bench, Outcome},
 };
-use nix::{
-    mount::{MsFlags, mount},
-    sched::{CloneFlags, unshare},
-};
+use nix::mount::{MsFlags, mount};
 use std::{
     fs,
     os::{fd::AsRawFd as _, unix::fs::PermissionsExt as _},
@@ -197,9 +194,7 @@ fn cgroups_made_below_are_held_too_and_removed() {
 fn case_46_a_socket_that_starts_things_elsewhere_is_told_of() {
     let bench = Bench::new();
     // A /run of our own.
-    unshare(CloneFlags::CLONE_NEWNS).unwrap();
-    let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
-    mount(None::<&str>, "/", None::<&str>, private, None::<&str>).unwrap();
+    own_mounts();
     mount(
         Some("tmpfs"),
         "/run",

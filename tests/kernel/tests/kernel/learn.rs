@@ -3,14 +3,11 @@
 
 use kernel_tests::{
     dns::{RESOLVER, Resolver, address},
-    net,
+    net, own_mounts,
     run::{Bench, Outcome},
     server::Place,
 };
-use nix::{
-    mount::{MsFlags, mount},
-    sched::{CloneFlags, unshare},
-};
+use nix::mount::{MsFlags, mount};
 use std::{fs, net::UdpSocket, path::Path};
 
 const OBSERVE: &str = "mode: observe\nresolvers: [192.0.2.53]\n";
@@ -149,15 +146,7 @@ fn the_same_command_passes_under_what_it_taught() {
 fn without_a_policy_names_come_from_the_systems_resolver() {
     let (bench, _resolver) = world();
     // What the C library and the loader read, for this test and what it starts alone.
-    unshare(CloneFlags::CLONE_NEWNS).unwrap();
-    mount(
-        None::<&str>,
-        "/",
-        None::<&str>,
-        MsFlags::MS_REC | MsFlags::MS_PRIVATE,
-        None::<&str>,
-    )
-    .unwrap();
+    own_mounts();
     let conf = bench.path("resolv.conf");
     fs::write(&conf, "nameserver 192.0.2.53\n").unwrap();
     mount(

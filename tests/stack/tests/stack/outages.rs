@@ -1,11 +1,9 @@
 //! The store goes, comes back, and closes itself when its disk is full: agents notice nothing, nothing is lost
 //! and nothing is stored twice.
 
-use kernel_tests::eventually_within;
+use kernel_tests::{eventually_within, own_mounts};
 use nix::{
     fcntl::{FallocateFlags, fallocate},
-    mount::{MsFlags, mount},
-    sched::{CloneFlags, unshare},
     sys::statvfs::statvfs,
 };
 use serde_json::{Value, json};
@@ -109,9 +107,7 @@ fn the_end_is_seen(prometheus: &Prometheus) {
 
 #[test]
 fn a_store_that_is_killed_restarted_and_full_gets_everything_once() {
-    unshare(CloneFlags::CLONE_NEWNS).unwrap();
-    let root: Option<&str> = None;
-    mount(root, "/", root, MsFlags::MS_REC | MsFlags::MS_PRIVATE, root).unwrap();
+    own_mounts();
     let mut chain = Chain::with_disk(DISK);
     let prometheus = Prometheus::reading(STACK);
     let mut sent = 0;
