@@ -42,13 +42,14 @@ trap 'kill -TERM "$server" 2>/dev/null || true' TERM INT
 } &
 follower=$!
 
-# wait(1) ends early when the signal comes: what counts is how CoreDNS has ended.
-status=0
-while kill -0 "$server" 2>/dev/null; do
-    status=0
-    wait "$server" || status=$?
-done
-kill "$follower" 2>/dev/null || true
+# wait(1) ends early when a signal comes, and tells of that instead of the process, even of one that ended meanwhile.
+until_end_of() {
+    while kill -0 "$1" 2>/dev/null; do wait "$1" || true; done
+}
+
+until_end_of "$server"
+# A shell that has just been started would lose another signal.
+kill -KILL "$follower" 2>/dev/null || true
 # The last lines are in the pipe.
-wait "$keeper" || true
-exit "$status"
+until_end_of "$keeper"
+wait "$server"
