@@ -16,9 +16,11 @@ use std::{
 };
 
 /// How long a service may take to become healthy: OpenSearch starts in half a minute when it is alone.
-pub const PATIENCE: Duration = Duration::from_secs(240);
+const PATIENCE: Duration = Duration::from_secs(240);
 /// Within this a record is to be found in the store, and a change to be in force, on a machine with more to do.
 const SOON: Duration = Duration::from_secs(60);
+/// Services that do their work and are gone.
+const ONCE: [&str; 2] = ["authority", "provision"];
 /// What compose.yaml mounts, and what makes the secrets.
 const SHIPPED: [&str; 6] = [
     "compose.yaml",
@@ -179,16 +181,58 @@ impl Stack {
 
     /// Waits until `probe` finds something; panics with what was waited for and what all services say.
     #[track_caller]
-    pub fn eventually<T>(&self, what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
+    pub fn eventually<T>(&self, what: &str, probe: impl FnMut() -> Option<T>) -> T {
+        self.eventually_within(SOON, what, probe)
+    }
+
+    #[track_caller]
+    fn eventually_within<T>(
+        &self,
+        patience: Duration,
+        what: &str,
+        mut probe: impl FnMut() -> Option<T>,
+    ) -> T {
         let begin = Instant::now();
         loop {
             if let Some(found) = probe() {
                 return found;
             }
+            // Asked for at the end alone: it takes a while.
             let told = || self.told();
-            assert!(begin.elapsed() < SOON, "waited for {what}\n{}", told());
-            nix::poll::poll(&mut [], 100u16).ok();
+            assert!(begin.elapsed() < patience, "waited for {what}\n{}", told());
+            // Each probe starts programs.
+            nix::poll::poll(&mut [], 250u16).ok();
         }
+    }
+
+    /// Waits until every one of these services is healthy, and those that end by themselves have done so well.
+    #[track_caller]
+    pub fn healthy(&self, services: &[&str]) {
+        self.eventually_within(PATIENCE, &format!("{services:?} to be well"), || {
+            let seen = self.services();
+            let is_well = |service: &&str| {
+                let wanted = if ONCE.contains(service) {
+                    "exited  0"
+                } else {
+                    "running healthy 0"
+                };
+                seen.get(*service).is_some_and(|state| state == wanted)
+            };
+            services.iter().all(is_well).then_some(())
+        });
+    }
+
+    /// A record of an agent with these attributes, once it is in an index.
+    #[track_caller]
+    pub fn record(&self, index: &str, agent: &str, wanted: &[(&str, Value)]) -> Value {
+        let of = serde_json::json!({"term": {"attributes.agent": agent}});
+        self.eventually(&format!("{index}, {agent}: {wanted:?}"), || {
+            let is = |hit: &Value| {
+                let got = &hit["_source"]["attributes"];
+                wanted.iter().all(|(key, value)| got[key] == *value)
+            };
+            self.search(index, &of).into_iter().find(is)
+        })
     }
 
     /// State and last lines of every service: for a test that has failed.

@@ -3,33 +3,7 @@
 use super::{of, proxied::requests_are_found};
 use docker_tests::container::Container;
 use serde_json::{Value, json};
-use stack_tests::compose::{PATIENCE, Stack};
-use std::collections::BTreeMap;
-
-/// Waits until every service is healthy, and those that end by themselves have done so well.
-#[track_caller]
-fn healthy(stack: &Stack, services: &[&str]) {
-    let mut seen = BTreeMap::new();
-    let all_well = |seen: &BTreeMap<String, String>| {
-        services.iter().all(|&service| {
-            let wanted = if ["authority", "provision"].contains(&service) {
-                "exited  0"
-            } else {
-                "running healthy 0"
-            };
-            seen.get(service).is_some_and(|state| state == wanted)
-        })
-    };
-    let begin = std::time::Instant::now();
-    while begin.elapsed() < PATIENCE {
-        seen = stack.services();
-        if all_well(&seen) {
-            return;
-        }
-        nix::poll::poll(&mut [], 500u16).ok();
-    }
-    panic!("{seen:#?}\n{}", stack.told());
-}
+use stack_tests::compose::Stack;
 
 const SERVICES: [&str; 10] = [
     "authority",
@@ -55,7 +29,7 @@ fn the_shipped_stack_shows_flows_keeps_agents_out_and_loses_nothing() {
         "--no-build",
         "--quiet-pull",
     ]);
-    healthy(&stack, &[&SERVICES[..], &["demo"]].concat());
+    stack.healthy(&[&SERVICES[..], &["demo"]].concat());
 
     let kept = flows_are_found(&stack);
     demo_is_found(&stack);
@@ -65,7 +39,7 @@ fn the_shipped_stack_shows_flows_keeps_agents_out_and_loses_nothing() {
 
     stack.compose(&["--profile", "demo", "down"]);
     stack.compose(&["up", "--detach", "--no-build", "--quiet-pull"]);
-    healthy(&stack, &SERVICES);
+    stack.healthy(&SERVICES);
     let ids =
         |hits: &[Value]| -> Vec<String> { hits.iter().map(|h| h["_id"].to_string()).collect() };
     let found = ids(&stack.search("clawker-egress", &of("reviewer")));
@@ -82,26 +56,14 @@ fn flows_are_found(stack: &Stack) -> Vec<String> {
         .engine
         .agent("reviewer", "acme", &["--network", "clawker-agents"]);
     let collector = stack.address("collector", "clawker-agents");
-    stack.eventually("the agent to be enrolled", || {
-        let hits = stack.search("clawker-overseer", &of("reviewer"));
-        hits.iter()
-            .any(|hit| hit["_source"]["attributes"]["event_name"] == "clawker.overseer.enrolled")
-            .then_some(())
-    });
+    let enrolled = ("event_name", json!("clawker.overseer.enrolled"));
+    stack.record("clawker-overseer", "reviewer", &[enrolled]);
     agent.exec(
         "socket.create_connection(('clawker-collector', 4318), 5).close()\n\
          assert tcp('198.51.100.7', 443) == 'EPERM'\n\
          assert udp(b'x', '203.0.113.9', 123, 0) == 'EPERM'",
     );
-    let found = |wanted: &[(&str, Value)]| {
-        stack.eventually(&format!("a flow with {wanted:?}"), || {
-            let hits = stack.search("clawker-egress", &of("reviewer"));
-            hits.into_iter().find(|hit| {
-                let got = &hit["_source"]["attributes"];
-                wanted.iter().all(|(key, value)| got[key] == *value)
-            })
-        })
-    };
+    let found = |wanted: &[(&str, Value)]| stack.record("clawker-egress", "reviewer", wanted);
     let gateway = lifted(stack, &agent);
     requests_are_found(stack, &agent);
     let denied = ("verdict", json!("DENIED"));
@@ -153,11 +115,8 @@ fn lifted(stack: &Stack, agent: &Container<'_>) -> String {
     assert_eq!(reach(&store, 9200), "EPERM");
     stack.compose(&[&manager[..], &["enforce", "--agent", "reviewer"]].concat());
     assert_eq!(reach(&gateway, 9), "EPERM");
-    stack.eventually("the bypass to be on record", || {
-        let hits = stack.search("clawker-overseer", &of("reviewer"));
-        let why = |hit: &Value| hit["_source"]["attributes"]["bypass_reason"] == "a look";
-        hits.iter().any(why).then_some(())
-    });
+    let why = ("bypass_reason", json!("a look"));
+    stack.record("clawker-overseer", "reviewer", &[why]);
     gateway
 }
 
@@ -317,7 +276,7 @@ fn secrets_can_be_rotated(stack: &Stack) {
     {
         stack.compose(&line.split(' ').collect::<Vec<_>>());
     }
-    healthy(stack, &SERVICES);
+    stack.healthy(&SERVICES);
     assert_eq!(
         stack
             .ask("clawker-viewer", "GET", "/clawker-*/_search", None)
