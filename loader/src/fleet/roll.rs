@@ -6,7 +6,6 @@ mod member;
 pub use member::Member;
 
 use crate::docker::{Container, Newborn, News};
-use member::ends;
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
     time::Duration,
@@ -231,31 +230,24 @@ impl Roll {
         if let Some(life) = self.alive(&born.id) {
             let known = self.members.get_mut(&life);
             if let Some(m) = known.filter(|m| m.newborn && m.container.cgroup == born.cgroup) {
-                if !born.ends.is_empty() {
-                    (m.container.addresses, m.container.networks) = ends(&born.ends);
-                    m.held_since.get_or_insert(now);
-                }
+                m.hold(&born.ends, now);
                 // The directory may be another one of the same name.
                 steps.push(Step::Renew(life));
                 return;
             }
             self.end(life, None, now, steps);
         }
-        let (addresses, networks) = ends(&born.ends);
-        let held = !addresses.is_empty();
         let container = Container {
             id: born.id,
             name: born.name,
             agent: born.agent,
             project: born.project,
             cgroup: born.cgroup,
-            addresses,
-            networks,
             ..Container::unknown()
         };
         let life = self.begin(container, true, steps);
-        if let Some(member) = self.members.get_mut(&life).filter(|_| held) {
-            member.held_since = Some(now);
+        if let Some(member) = self.members.get_mut(&life) {
+            member.hold(&born.ends, now);
         }
     }
 

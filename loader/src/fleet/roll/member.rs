@@ -22,17 +22,22 @@ pub struct Member {
     pub held_since: Option<u64>,
 }
 
-/// Addresses, and the networks that they are in; both sorted, as in [`Container`].
-pub(super) fn ends(all: &[IpNet]) -> (Vec<IpAddr>, Vec<IpNet>) {
-    let mut addresses: Vec<IpAddr> = all.iter().map(IpNet::addr).collect();
-    let mut networks: Vec<IpNet> = all.iter().map(IpNet::trunc).collect();
-    addresses.sort_unstable();
-    networks.sort_unstable();
-    networks.dedup();
-    (addresses, networks)
-}
-
 impl Member {
+    /// It has these addresses, if any, although it does not run yet; from `now` on (boot clock) unless it had others.
+    pub(super) fn hold(&mut self, ends: &[IpNet], now: u64) {
+        if ends.is_empty() {
+            return;
+        }
+        let (mut addresses, mut networks): (Vec<IpAddr>, Vec<IpNet>) =
+            ends.iter().map(|end| (end.addr(), end.trunc())).unzip();
+        // As in what the engine describes.
+        addresses.sort_unstable();
+        networks.sort_unstable();
+        networks.dedup();
+        (self.container.addresses, self.container.networks) = (addresses, networks);
+        self.held_since.get_or_insert(now);
+    }
+
     /// Whether the engine says that it runs.
     #[must_use]
     pub fn is_alive(&self) -> bool {
