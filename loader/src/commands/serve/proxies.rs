@@ -224,7 +224,7 @@ impl Proxies {
         render::write(&self.args, policy, before, &agents, &self.settings)?;
         let told = self.args.coredns.as_deref().map(proxy_files::announce);
         if let Some(Err(e)) = told {
-            // It looks at its file by itself, too.
+            // One with `reload` looks at its file by itself; the others hear of the next change.
             let said = format!("CoreDNS is not told at once: {e}");
             if self.untold.as_ref() != Some(&said) {
                 warn(&said);
