@@ -188,7 +188,8 @@ find_in_system() {
         [[ $(readlink -f "$(rustup_home)/toolchains/clawker-bpf" || true) == /usr ]] ||
             rustup toolchain link clawker-bpf /usr
     else
-        consider /usr/bin/rustc /usr/bin/cargo
+        # Another compiler may come first in PATH, and cargo would take that.
+        consider /usr/bin/rustc env RUSTC=/usr/bin/rustc /usr/bin/cargo
     fi
 }
 
