@@ -12,7 +12,7 @@ use kernel_tests::{eventually, eventually_told, talk::Talk};
 use serde_json::Value;
 use std::{
     collections::{BTreeMap, HashSet},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 const POLICY: &str = "version: 1\n\
@@ -239,5 +239,43 @@ fn a_receiver_that_is_slow_and_then_away_and_a_full_disk_are_told_to_the_last_fl
     let said = stop(&chaos.stack, &mut agents, 0);
     let (recorded, lost) = is_whole(&sink, &said);
     eprintln!("recorded {recorded:?}, declared lost {lost:?}");
+    chaos.end();
+}
+
+#[test]
+fn minutes_without_a_collector_lose_nothing() {
+    const AWAY: Duration = Duration::from_secs(120);
+    let engine = Engine::start();
+    let sink = Sink::start();
+    let more = ["--max-agents", "4", "--rate", "50"];
+    let mut chaos = Chaos::start(&engine, POLICY, &more);
+    let mut agents = [
+        start(&chaos.stack, &engine, "web"),
+        start(&chaos.stack, &engine, "db"),
+    ];
+    go_on(&chaos.stack, 500);
+    let began = Instant::now();
+    chaos.kill(Process::Collector);
+    let mut restarted = false;
+    let mut probes = 0;
+    while began.elapsed() < AWAY {
+        go_on(&chaos.stack, 500);
+        for (agent, _) in &agents {
+            is_denied(agent, 9003);
+            probes += 1;
+        }
+        if !restarted && began.elapsed() > AWAY / 2 {
+            // What it has taken is on its disk.
+            chaos.kill(Process::Bridge);
+            chaos.revive(Process::Bridge, &engine);
+            restarted = true;
+        }
+    }
+    assert!(restarted);
+    chaos.revive(Process::Collector, &engine);
+    let said = stop(&chaos.stack, &mut agents, probes);
+    let (recorded, lost) = is_whole(&sink, &said);
+    assert_eq!(lost, Sums::new(), "{recorded:?}");
+    eprintln!("recorded {recorded:?}");
     chaos.end();
 }
