@@ -209,15 +209,18 @@ pub fn internal(cfg: &SlotConfig, ip: &Ip, port: u16) -> bool {
         && port != PORT_DOT
 }
 
+/// Where the engine's resolver is, on loopback of every container's own.
+const ENGINE: Ip = Ip([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 127, 0, 0, 11]);
+
 /// The port that a packet or call to an address was meant for. The engine's resolver sits on loopback of
 /// the container's own and listens at a port of its choice, to which NAT leads what is sent to 53 before
-/// any packet program sees it. So every port of a trusted resolver there is that of DNS: a lookup that
-/// goes straight to the real one is a lookup too.
+/// any packet program sees it. So every port of it, and of a trusted resolver there, is that of DNS: a lookup
+/// that goes straight to the real one is a lookup too. It answers whether the policy trusts it or not.
 #[inline(always)]
 pub fn meant_port(cfg: &SlotConfig, ip: &Ip, proto: u8, port: u16) -> u16 {
     let ported = proto == IPPROTO_TCP || proto == IPPROTO_UDP;
     let inside = cfg.flags & SLOT_LOOPBACK_IS_EGRESS == 0 && addr::is_loopback(ip);
-    if ported && inside && is_resolver(cfg, ip) {
+    if ported && inside && (addr::same(&ENGINE, ip) || is_resolver(cfg, ip)) {
         PORT_DNS
     } else {
         port

@@ -8,8 +8,8 @@ use crate::{
     work,
 };
 use abi::{
-    FLOW_WOULD_DENY, Ip, MODE_OBSERVE, SLOT_DEFAULT_ALLOW, SlotConfig, TcpFlow, VERDICT_DENIED,
-    reason, trouble,
+    FLOW_WOULD_DENY, Ip, MODE_OBSERVE, SLOT_DEFAULT_ALLOW, SLOT_LOOPBACK_IS_EGRESS, SlotConfig,
+    TcpFlow, VERDICT_DENIED, reason, trouble,
 };
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::generated::{bpf_loop, bpf_skb_load_bytes};
@@ -313,11 +313,18 @@ fn message_len(skb: *mut __sk_buff, p: &Packet, off: u64) -> u64 {
     }
 }
 
+/// Whether an answer may have been made inside of a container: packets that are put on its loopback by hand pass no
+/// program before they arrive. A resolver on loopback itself cannot be told apart from that.
+#[inline(always)]
+fn made_here(cfg: &SlotConfig, skb: *mut __sk_buff, p: &Packet) -> bool {
+    cfg.flags & SLOT_LOOPBACK_IS_EGRESS == 0 && packet::from_within(skb, p)
+}
+
 /// Learns from an answer that belongs to a live flow of ours to a trusted resolver.
 #[inline(never)]
 pub(crate) fn learn_datagram(cfg: &SlotConfig, skb: *mut __sk_buff, p: &Packet) -> i32 {
     let st = dgram::storage(packet::sk(skb), false);
-    if st.is_null() || !dgram::is_ours(st, &p.from()) {
+    if st.is_null() || !dgram::is_ours(st, &p.from()) || made_here(cfg, skb, p) {
         return 0;
     }
     learn_message(cfg, skb, p.wire.payload, p.payload)
@@ -326,6 +333,9 @@ pub(crate) fn learn_datagram(cfg: &SlotConfig, skb: *mut __sk_buff, p: &Packet) 
 /// Learns from the answers on a DNS stream that came whole in one segment.
 #[inline(never)]
 pub(crate) fn learn_stream(cfg: &SlotConfig, skb: *mut __sk_buff, p: &Packet) -> i32 {
+    if made_here(cfg, skb, p) {
+        return 0;
+    }
     let mut off = 0;
     let mut i = 0;
     while i < MAX_MESSAGES {

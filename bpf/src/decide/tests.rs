@@ -165,11 +165,14 @@ fn every_port_of_a_resolver_on_loopback_of_its_own_is_that_of_dns() {
         flags: 0,
         ..slot(MODE_ENFORCE)
     };
-    own.resolvers[0] = ip("127.0.0.11");
+    own.resolvers[0] = ip("127.0.0.53");
     let meant = |cfg: &SlotConfig, to: &str, proto| meant_port(cfg, &ip(to), proto, 40_000);
-    assert_eq!(meant(&own, "127.0.0.11", IPPROTO_UDP), 53);
-    assert_eq!(meant(&own, "127.0.0.11", IPPROTO_TCP), 53);
-    assert_eq!(meant(&own, "127.0.0.11", abi::IPPROTO_ICMP), 40_000);
+    // The engine's is there, trusted or not.
+    for resolver in ["127.0.0.11", "127.0.0.53"] {
+        assert_eq!(meant(&own, resolver, IPPROTO_UDP), 53);
+        assert_eq!(meant(&own, resolver, IPPROTO_TCP), 53);
+        assert_eq!(meant(&own, resolver, abi::IPPROTO_ICMP), 40_000);
+    }
     assert_eq!(meant(&own, "127.0.0.1", IPPROTO_UDP), 40_000);
     assert_eq!(
         meant(&slot(MODE_ENFORCE), "192.0.2.53", IPPROTO_UDP),

@@ -2,11 +2,13 @@
 
 use kernel_tests::{
     check::fields,
-    dns::{address, wire_name},
+    container::FRAMES,
+    dns::{Resolver, address, wire_name},
     fleet::Yard,
 };
 use serde_json::json;
 use std::{
+    fs,
     net::UdpSocket,
     process::Command,
     sync::{Arc, Mutex},
@@ -48,6 +50,59 @@ fn engine() -> (u16, Arc<Mutex<Vec<Vec<u8>>>>) {
         );
     }
     (port, asked)
+}
+
+#[test]
+fn it_is_asked_by_its_back_door_only_where_it_is_trusted() {
+    let mut yard = Yard::new(Some("resolvers: [192.0.2.53]\ndomains: [api.example]\n"), 2);
+    let (port, asked) = engine();
+    let program = format!(
+        "E = '127.0.0.11'; q = query('api.example')\n\
+         say(udp(q, E, 53, 1), udp(q, E, {port}, 1), tcp(E, {port}, framed(q)), udp(q, '::ffff:' + E, {port}, 1)); hear()"
+    );
+    let mut pod = yard.pod("c1", ("web", "shop"), &program);
+    yard.start(&pod);
+    assert_eq!(pod.agent.go(), "EPERM EPERM EPERM EPERM");
+    assert_eq!(asked.lock().unwrap().len(), 0);
+    pod.agent.say("");
+    yard.stop(pod);
+    yard.is_empty();
+    let refused = yard.bench.records();
+    let refused = refused.iter().filter(|r| r["verdict"] == "DENIED");
+    assert_eq!(refused.clone().count(), 4);
+    for r in refused {
+        fields(
+            r,
+            &json!({"reason": "resolver", "dst_ip": "127.0.0.11", "dst_port": 53}),
+        );
+    }
+}
+
+#[test]
+fn an_answer_that_the_agent_puts_on_its_own_loopback_teaches_nothing() {
+    // As if the resolver were beyond a link: the kernel takes packets of its address from loopback.
+    const FOREIGN: &str = "/proc/sys/net/ipv4/conf/lo/accept_local";
+    let policy = "resolvers: [192.0.2.53]\n\
+                  rules: [{ name: api, dst: api.example, proto: tcp, port: 80 }]\n";
+    let mut yard = Yard::new(Some(policy), 2);
+    fs::write(FOREIGN, "1").unwrap();
+    let _resolver = Resolver::naming(&[("api.example", "203.0.113.9")]);
+    let program = format!(
+        "{FRAMES}\n\
+         s = dgram(); s.bind(('192.0.2.1', 0)); s.connect((R, 53)); q = query('api.example')\n\
+         s.send(q); s.recv(512)\n\
+         forged = four(R, '192.0.2.1', 17, datagram(53, s.getsockname()[1], answer(q, '198.51.100.7')))\n\
+         packets('lo').send(bytes(12) + struct.pack('>H', 0x800) + forged)\n\
+         say(s.recv(512)[-4:] == socket.inet_aton('198.51.100.7'), tcp('198.51.100.7', 80))\n\
+         ask('api.example'); say(tcp('203.0.113.9', 80)); hear()"
+    );
+    let mut pod = yard.pod("c1", ("web", "shop"), &program);
+    yard.start(&pod);
+    assert_eq!(pod.agent.go(), "True EPERM", "it arrives and opens nothing");
+    assert_eq!(pod.agent.hear(), "ECONNREFUSED", "the resolver's own does");
+    pod.agent.say("");
+    yard.stop(pod);
+    yard.is_empty();
 }
 
 #[test]
