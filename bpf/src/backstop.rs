@@ -12,15 +12,18 @@ use crate::{
     packet::{self, Linear, Packet},
     query, slot, work,
 };
-use abi::{IPPROTO_TCP, IPPROTO_UDP, SlotConfig, VERDICT_DENIED, close, reason, trouble};
+use abi::{
+    Device, IPPROTO_TCP, IPPROTO_UDP, MAX_HELD, SlotConfig, VERDICT_DENIED, close, reason, trouble,
+};
 use aya_ebpf::{
     Global,
     bindings::{__sk_buff, bpf_sock},
-    helpers::generated::{bpf_skb_cgroup_id, bpf_skb_pull_data},
+    helpers::generated::{bpf_skb_cgroup_id, bpf_skb_load_bytes, bpf_skb_pull_data},
     macros::classifier,
     programs::TcContext,
 };
 use bpf::{
+    addr,
     decide::{self, Decision, PORT_DNS},
     tcp, upkeep,
 };
@@ -54,10 +57,82 @@ pub(crate) fn backstop(ctx: TcContext) -> i32 {
     // agent itself under a made-up source included.
     // SAFETY: a socket of the context, not null.
     let connected = !sk.is_null() && unsafe { (*sk).state } != tcp::state::LISTEN;
-    if (connected && mark::holds(sk.cast())) || unmarked(skb) != 0 {
-        return NEXT;
+    let passes = if connected && mark::holds(sk.cast()) {
+        !forged(skb) || imitated(skb) != 0
+    } else {
+        unmarked(skb) != 0
+    };
+    if passes { NEXT } else { DROP }
+}
+
+/// Whose the interface is.
+#[inline(always)]
+fn device(skb: *mut __sk_buff) -> Option<&'static Device> {
+    // SAFETY: the context is valid for the run.
+    let ifindex = unsafe { (*skb).ifindex };
+    // SAFETY: a map value; entries are replaced, not changed.
+    DEVICES.get_ptr(&ifindex).map(|p| unsafe { &*p })
+}
+
+/// Whether a packet says that it comes from somebody else. Who asked whom is told by this address, to the proxies and in
+/// their records. A socket may have any that it likes: IP_TRANSPARENT asks for CAP_NET_RAW, IPV6_FREEBIND for nothing.
+#[inline(never)]
+fn forged(skb: *mut __sk_buff) -> bool {
+    let Some(d) = device(skb) else { return false };
+    if d.held == 0 {
+        return false;
     }
-    DROP
+    // SAFETY: the context is valid for the run.
+    let kind = u16::from_be(unsafe { (*skb).protocol } as u16);
+    let (version, at) = match kind {
+        IPV4 => (4, ETHERNET + 12),
+        IPV6 => (6, ETHERNET + 8),
+        _ => return false,
+    };
+    if d.versions & (1 << version) == 0 {
+        return false;
+    }
+    let mut words = [0u32; 4];
+    let to = words.as_mut_ptr().cast();
+    let len = if version == 4 { 4 } else { 16 };
+    // SAFETY: `len` bytes on the stack, of which there are 16.
+    if unsafe { bpf_skb_load_bytes(skb.cast(), at, to, len) } != 0 {
+        return true;
+    }
+    let words = words.map(u32::from_be);
+    let source = if version == 4 {
+        addr::from_v4(words[0])
+    } else {
+        addr::from_v6(words)
+    };
+    // Nobody beyond the link is asked or told under an address of the link.
+    if version == 6 && words[0] >> 22 == 0xfe80 >> 6 {
+        return false;
+    }
+    let mut i = 0;
+    while i < MAX_HELD {
+        if (i as u32) < d.held && addr::same(&d.addresses[i], &source) {
+            return false;
+        }
+        i += 1;
+    }
+    true
+}
+
+/// Refuses a packet that comes from somebody else, in every mode. Returns 0.
+#[inline(never)]
+fn imitated(skb: *mut __sk_buff) -> i32 {
+    let Some(cfg) = config(skb) else { return 0 };
+    let mut p = MaybeUninit::uninit();
+    let p = slot::zero(&mut p);
+    let Some(w) = work::claim() else {
+        return emit::refused_blindly(cfg);
+    };
+    frame_read(skb, p);
+    w.target = p.to();
+    packet::deny_out(cfg, p, w, &Decision::refusal(reason::HEADERS));
+    work::release(w);
+    0
 }
 
 /// Judges a packet whose socket bears no mark. Returns whether it passes.
@@ -92,10 +167,7 @@ fn unmarked(skb: *mut __sk_buff) -> i32 {
 /// Configuration of the slot at the other end of the interface; of no slot when that is gone.
 #[inline(always)]
 fn config(skb: *mut __sk_buff) -> Option<&'static SlotConfig> {
-    // SAFETY: the context is valid for the run.
-    let ifindex = unsafe { (*skb).ifindex };
-    // SAFETY: a map value; entries are replaced, not changed.
-    if let Some(d) = DEVICES.get_ptr(&ifindex).map(|p| unsafe { &*p })
+    if let Some(d) = device(skb)
         && let Some(cfg) = slot::copied(d.index)
         && cfg.slot == d.slot
     {
@@ -169,6 +241,10 @@ fn judged(cfg: &SlotConfig, skb: *mut __sk_buff, w: &mut Work, kind: u16) -> i32
     match whose {
         NOBODY => by_policy(cfg, skb, p, w),
         HALF if handshake => 1,
+        _ if forged(skb) => {
+            packet::deny_out(cfg, p, w, &Decision::refusal(reason::HEADERS));
+            0
+        }
         _ => refuse(cfg, p, w),
     }
 }

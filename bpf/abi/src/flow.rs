@@ -66,7 +66,8 @@ pub mod reason {
     pub const NOT_ENROLLED: u8 = 12;
     /// The policy's `inbound`.
     pub const INBOUND: u8 = 13;
-    /// A packet with a source route, a routing header, or headers that could not be followed.
+    /// A packet with a source route, a routing header, headers that could not be followed, or the address of somebody else
+    /// as its source.
     pub const HEADERS: u8 = 14;
     /// No program of an enrolled cgroup has judged it: seen by the backstop at an interface.
     pub const UNJUDGED: u8 = 15;

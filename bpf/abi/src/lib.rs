@@ -23,7 +23,7 @@ pub use policy::*;
 pub use slot::*;
 
 /// Version of everything in this crate; part of the pin path.
-pub const ABI_VERSION: u32 = 4 + NEXT;
+pub const ABI_VERSION: u32 = 5 + NEXT;
 /// A layout that exists for tests of the upgrade alone: see the feature `next`.
 const NEXT: u32 = if cfg!(feature = "next") { 100 } else { 0 };
 

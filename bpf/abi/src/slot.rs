@@ -95,7 +95,16 @@ pub struct Device {
     pub slot: u32,
     /// Its row.
     pub index: u32,
+    /// How many of `addresses` there are; 0 where they are not known, or more than there is room for.
+    pub held: u32,
+    /// IP versions of `addresses`: bits 4 and 6. What comes from an address of another version is not looked at.
+    pub versions: u32,
+    /// The container's own addresses.
+    pub addresses: [Ip; MAX_HELD],
 }
+
+/// Addresses of a container that the backstop knows.
+pub const MAX_HELD: usize = 8;
 
 /// Why something was not learned or had to be folded; indexes of `SlotMetrics::trouble`.
 pub mod trouble {

@@ -22,7 +22,7 @@ fn the_layout_is_the_one_written_down() {
         SlotInfo { slot, loader, cgroup_id, since, agent, project, command, policy_file, cgroup, container_id, container_name, bypass_since, bypass_by, bypass_reason, weaknesses }
         SlotMetrics { slot, rate, max_names, max_addrs, max_folds, opened, ended, folded, bytes_in, bytes_out, trouble, denied, names_used, addrs_used, folds_used, rate_window, rate_count, catch_all, recorded }
         ConfigCopies { turn, configs }
-        Device { slot, index }
+        Device { slot, index, held, versions, addresses }
         Control { fold_epoch, end_slot, end_close }
         FoldKey { slot, epoch, dst, port, proto, verdict, reason, direction, flags }
         FoldRow { count, bytes_in, bytes_out, packets_in, packets_out, first, last, rule, policy }

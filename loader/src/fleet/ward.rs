@@ -163,6 +163,7 @@ impl Fleet {
             return Ok(());
         };
         let name = link_name(guard.cgroup_id);
+        let addresses = c.addresses.clone();
         let there = self.interfaces(c.pid, c.netns)?;
         for old in self.instance.pins.backstops(&name)? {
             if !old.attached || !there.contains(&old.interface) {
@@ -170,7 +171,8 @@ impl Fleet {
             }
         }
         for interface in there {
-            self.engine.backstop(&name, &config, interface)?;
+            self.engine
+                .backstop(&name, &config, interface, &addresses)?;
         }
         Ok(())
     }

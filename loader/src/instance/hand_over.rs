@@ -215,7 +215,8 @@ impl Predecessor {
             if let Some(config) = &new {
                 for old in self.old.pins().backstops(&name)? {
                     if old.attached {
-                        engine.backstop(&name, config, old.interface)?;
+                        // Its addresses are known when the engine tells of it.
+                        engine.backstop(&name, config, old.interface, &[])?;
                     }
                 }
             }

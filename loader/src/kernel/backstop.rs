@@ -11,8 +11,10 @@ use super::{
     query::{self, Target},
     sys,
 };
-use abi::{Device, SlotConfig, maps, programs};
+use crate::enrol::ip;
+use abi::{Device, Ip, MAX_HELD, SlotConfig, maps, programs};
 use std::{
+    net::IpAddr,
     os::fd::AsFd as _,
     path::{Path, PathBuf},
 };
@@ -30,7 +32,8 @@ impl Engine {
     /// Puts a backstop at the ingress of an interface, the host's end of a container's veth (see
     /// [`super::host_sides`]). What it refuses is counted and recorded for the slot of `config`. The link
     /// is pinned beside the links of the attachment `name` and outlives us; where it is attached already,
-    /// the interface is given to this slot. Interfaces are those of our own network namespace.
+    /// the interface is given to this slot. Interfaces are those of our own network namespace. Nothing passes from an address
+    /// that is not one of `addresses`, the container's own, where one of its IP version is among them.
     ///
     /// [`KernelError::NoTcx`] where the kernel has no such hook.
     pub fn backstop(
@@ -38,12 +41,10 @@ impl Engine {
         name: &str,
         config: &SlotConfig,
         interface: u32,
+        addresses: &[IpAddr],
     ) -> Result<(), KernelError> {
         let pins = self.pins();
-        let device = Device {
-            slot: config.slot,
-            index: config.index,
-        };
+        let device = device(config, addresses);
         pins.devices()?
             .insert(P(interface), P(device), 0)
             .map_err(|e| KernelError::map("write", maps::DEVICES, io_error(e)))?;
@@ -141,6 +142,27 @@ impl Pins {
         }
         Ok(())
     }
+}
+
+/// Whose an interface is. More addresses than there is room for are as good as none.
+fn device(config: &SlotConfig, addresses: &[IpAddr]) -> Device {
+    let known = if addresses.len() > MAX_HELD {
+        &[]
+    } else {
+        addresses
+    };
+    let mut device = Device {
+        slot: config.slot,
+        index: config.index,
+        held: known.len() as u32,
+        versions: 0,
+        addresses: [Ip::default(); MAX_HELD],
+    };
+    for (held, address) in device.addresses.iter_mut().zip(known) {
+        *held = ip(*address);
+        device.versions |= 1 << if address.is_ipv4() { 4 } else { 6 };
+    }
+    device
 }
 
 /// Whether a pinned link is attached to this interface.

@@ -72,7 +72,10 @@ pub fn why(r: &Record) -> String {
         },
         ("query", _) => "not a plain DNS query".to_owned(),
         ("no_state", _) => "no memory for the flow's state".to_owned(),
-        ("headers", _) => "source route or headers that cannot be followed".to_owned(),
+        ("headers", _) => {
+            "source route, headers that cannot be followed, or a source that is not its own"
+                .to_owned()
+        }
         ("folded", _) => "destinations not told apart".to_owned(),
         (other, Some(rule)) => format!("{other}, rule {rule:?}"),
         (other, None) => other.replace('_', " "),

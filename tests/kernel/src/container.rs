@@ -8,7 +8,7 @@ use crate::{
     talk::Talk,
 };
 use ebpf_manager::{cgroup::Cgroup, kernel::host_sides};
-use std::{fs::File, process::Command};
+use std::{fs::File, net::IpAddr, process::Command};
 
 /// What AF_PACKET needs: whole frames, put together by hand.
 pub const FRAMES: &str = r"
@@ -41,6 +41,7 @@ pub struct Container {
     /// Its cgroup.
     pub cgroup: Cgroup,
     n: u8,
+    addresses: Vec<IpAddr>,
 }
 
 impl Container {
@@ -55,7 +56,12 @@ impl Container {
             Talk::start(Command::new("unshare").args(["--net", "python3", "-c", &code(&whole)]));
         assert_eq!(talk.hear(), "here");
         let cgroup = parent.child(&format!("container-{n}"));
-        let mut container = Self { talk, cgroup, n };
+        let mut container = Self {
+            talk,
+            cgroup,
+            n,
+            addresses: Vec::new(),
+        };
         container.network(n);
         container.inside(&["link", "set", "lo", "up"]);
         for family in ["-4", "-6"] {
@@ -76,7 +82,7 @@ impl Container {
 
     /// Links it to another network of the host, `198.18.n.0/24` and `fd00:n::/64`: `.1` is the host, `.2`
     /// the container.
-    pub fn network(&self, n: u8) {
+    pub fn network(&mut self, n: u8) {
         let (here, there) = (format!("veth{n}"), format!("eth{n}"));
         let pid = self.talk.pid().to_string();
         ip(&[
@@ -90,6 +96,9 @@ impl Container {
         let six = format!("fd00:{n}::2/64");
         self.inside(&["-6", "addr", "add", &six, "dev", &there, "nodad"]);
         self.inside(&["link", "set", &there, "up"]);
+        let own = [format!("198.18.{n}.2"), format!("fd00:{n}::2")];
+        let own = own.map(|address| address.parse().expect("an address"));
+        self.addresses.extend::<[IpAddr; 2]>(own);
     }
 
     /// Runs `ip` in its namespace, which must succeed.
@@ -130,11 +139,11 @@ impl Parent {
         config
     }
 
-    /// Puts a backstop at one interface.
+    /// Puts a backstop at one interface, which knows the addresses of [`Container::network`].
     pub fn back(&mut self, c: &Container, config: &abi::SlotConfig, interface: u32) {
         let put = self
             .engine
-            .backstop(&c.number().to_string(), config, interface);
+            .backstop(&c.number().to_string(), config, interface, &c.addresses);
         put.expect("a kernel with TCX");
     }
 }

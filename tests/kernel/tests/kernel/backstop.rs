@@ -133,7 +133,7 @@ fn every_network_has_a_backstop_that_goes_with_it() {
     pins.lift("1", both[0]).unwrap();
     pins.lift("1", both[0]).unwrap();
     assert_eq!(seen(0), 0);
-    let gone = parent.engine.backstop("1", &config, both[1]);
+    let gone = parent.engine.backstop("1", &config, both[1], &[]);
     assert!(gone.unwrap_err().to_string().contains("interface"));
     assert_eq!(seen(0), 0);
     assert_eq!(container.talk.go(), "ready");

@@ -102,6 +102,40 @@ fn case_15_frames_made_by_hand_do_not_leave() {
     assert_eq!(of(47, "198.18.1.1", 0), 2);
 }
 
+#[test]
+fn a_socket_has_no_address_but_its_own() {
+    let mut parent = Parent::new();
+    for (n, mode) in [(1, "enforce"), (2, "observe")] {
+        // IP_TRANSPARENT asks for CAP_NET_RAW, IPV6_FREEBIND for nothing.
+        let mut container = Container::start(
+            &parent,
+            n,
+            "",
+            &format!(
+                "def out(what, src, dst, *option):\n\
+                 \x20   s = dgram(family(src))\n\
+                 \x20   if option: s.setsockopt(*option, 1)\n\
+                 \x20   s.bind((src, 0))\n\
+                 \x20   return tried(lambda: s.sendto(what, (dst, 81)))\n\
+                 step(out(b'made up', '198.18.{n}.7', '198.18.{n}.1', 0, 19), out(b'made up', 'fd00:{n}::7', 'fd00:{n}::1', 41, 78),\n\
+                 \x20   out(b'own', '198.18.{n}.2', '198.18.{n}.1'), out(b'own', 'fd00:{n}::2', 'fd00:{n}::1'))\n"
+            ),
+        );
+        let heard = Heard::at(&format!("198.18.{n}.1:81"));
+        let heard6 = Heard::at(&format!("[fd00:{n}::1]:81"));
+        let config = parent.stop(&container, &format!("mode: {mode}\n{POLICY}"));
+        assert_eq!(container.talk.go(), "sent sent sent sent");
+        // Whatever the mode: it is about who somebody is.
+        heard.eventually(&["own"]);
+        heard6.eventually(&["own"]);
+        let told = parent.eventually(2, |t| {
+            (t.slot, t.verdict, t.reason) == (config.slot, VERDICT_DENIED, reason::HEADERS)
+        });
+        assert!(told.iter().all(|t| t.port == 81), "{told:?}");
+        assert_eq!(parent.denied(u32::from(n), reason::HEADERS), 2);
+    }
+}
+
 /// Sockets made before the program came into its cgroup.
 const FOREIGN: &str = "\
     u = dgram(); t = dial('198.18.1.1', 80)\n\
