@@ -149,6 +149,16 @@ pub enum Mode {
     Observe,
 }
 
+impl From<Mode> for ::policy::Mode {
+    fn from(mode: Mode) -> Self {
+        match mode {
+            Mode::Enforce => Self::Enforce,
+            Mode::Audit => Self::Audit,
+            Mode::Observe => Self::Observe,
+        }
+    }
+}
+
 /// Arguments of `run`.
 #[derive(Debug, Args)]
 pub struct RunArgs {

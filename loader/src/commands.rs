@@ -120,6 +120,11 @@ pub enum CommandError {
     /// See [`UserError`].
     #[error(transparent)]
     User(#[from] UserError),
+    /// `policy apply` where there is more than the kernel to put under it.
+    #[error(
+        "{0} is under the file that it follows, and so are its proxies: change that file, which holds at once (`docs/serve.md`)"
+    )]
+    Followed(String),
     /// A changed policy file that is left aside.
     #[error(transparent)]
     Reload(#[from] ReloadError),

@@ -163,6 +163,15 @@ impl Policy {
         self.own = own.to_vec();
     }
 
+    /// Puts everybody under one mode, whatever the file says of it and of agents.
+    pub fn put_mode(&mut self, mode: Mode) {
+        self.mode = mode;
+        let sections = self.projects.values_mut().chain(self.agents.values_mut());
+        for section in sections.chain([&mut self.common]) {
+            section.mode = None;
+        }
+    }
+
     /// Networks of the built-in deny set as it is here: [`crate::BUILTIN`], and those of [`Policy::close`].
     pub fn builtin(&self) -> impl Iterator<Item = IpNet> + '_ {
         crate::builtin::set(&self.own).map(|(net, _)| net)

@@ -107,6 +107,17 @@ fn selection_adds_project_and_agent() {
 }
 
 #[test]
+fn a_mode_from_outside_is_that_of_everybody() {
+    let mut policy = golden("full");
+    policy.put_mode(Mode::Audit);
+    for who in [None, Some("reviewer"), Some("other")] {
+        for project in [None, Some("acme")] {
+            assert_eq!(policy.select(who, project).mode, Mode::Audit);
+        }
+    }
+}
+
+#[test]
 fn a_label_with_a_slash_is_nobody_else() {
     let policy = golden("full");
     assert_eq!(policy.select(Some("acme/reviewer"), None).rules().len(), 10);

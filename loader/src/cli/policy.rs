@@ -43,9 +43,9 @@ pub enum PolicyCommand {
     /// Write the policy as configuration of Envoy and CoreDNS
     #[command(after_long_help = RENDER_HELP)]
     Render(Box<RenderArgs>),
-    /// Put a running instance under another policy, without a moment in between
+    /// Put a running instance of `run` under another policy, without a moment in between
     #[command(
-        after_long_help = "The new policy is complete in the kernel before the old one goes. Live flows are judged again at their next packet; one that the new policy denies is cut and recorded with close_reason `policy`."
+        after_long_help = "The new policy is complete in the kernel before the old one goes. Live flows are judged again at their next packet; one that the new policy denies is cut and recorded with close_reason `policy`. `serve` follows its own file, with its proxies: change that one."
     )]
     Apply {
         /// Policy file

@@ -12,6 +12,7 @@ use super::{CommandError, FAILED, WRONG_USE, Who, color_on_stderr, need_root, ru
 use crate::{
     cli::{Mode, PolicyCommand},
     enrol::{self, Replaced, Way},
+    fleet,
     instance::Root,
     kernel::Pins,
     policy_file::{self, PolicyFile, PolicyFileError},
@@ -157,6 +158,9 @@ fn apply(root: &Root, path: &Path, id: &str, mode: Option<Mode>) -> Result<u8, C
     let file = policy_file::load(path, color_on_stderr())?;
     if file.has_warnings() {
         anstream::eprint!("{}", file.report(color_on_stderr()));
+    }
+    if id == fleet::INSTANCE {
+        return Err(CommandError::Followed(id.to_owned()));
     }
     let found = root.find(id)?;
     let mut changed = 0;

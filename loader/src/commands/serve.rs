@@ -239,7 +239,7 @@ impl Daemon {
 
     /// A new policy: the proxies get it first, where there are any.
     fn offer(&mut self, mut file: PolicyFile) {
-        self.fleet.close_own(&mut file);
+        self.fleet.suit(&mut file);
         let Some(proxies) = &mut self.proxies else {
             return self.put(file);
         };

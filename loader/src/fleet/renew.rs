@@ -56,9 +56,9 @@ impl Fleet {
         Ok(())
     }
 
-    /// Adds to a file's policy what is closed whatever it says.
-    pub fn close_own(&self, file: &mut PolicyFile) {
-        self.rules.close_own(&mut file.policy);
+    /// Puts into a file's policy what holds here whatever it says: closed networks, and a mode of the command line.
+    pub fn suit(&self, file: &mut PolicyFile) {
+        self.rules.suit(&mut file.policy);
     }
 
     /// Tells that the proxies have been given a file, which is in force for nobody yet.

@@ -71,6 +71,15 @@ fn key(selected: &Selected<'_>) -> Key {
     (selected.mode, selected.rules().iter().map(at).collect())
 }
 
+/// Puts in the networks of the monitor itself and the mode of the command line: part of the policy for everybody who
+/// enforces it, the proxies too.
+fn suit(policy: &mut Policy, own: &[IpNet], mode: Option<Mode>) {
+    policy.close(own);
+    if let Some(mode) = mode {
+        policy.put_mode(mode.into());
+    }
+}
+
 /// The head of a compiled policy, whose entries are in the maps.
 fn head(compiled: &Compiled) -> Compiled {
     Compiled {
@@ -92,17 +101,17 @@ impl Rules {
     ) -> Self {
         // An empty policy denies everything.
         let empty = Policy::parse("version: 1\n").policy;
-        let closed = |mut policy: Policy| {
-            policy.close(own);
+        let suited = |mut policy: Policy| {
+            suit(&mut policy, own, mode);
             policy
         };
         let file = file.map(|mut file| {
-            file.policy.close(own);
+            suit(&mut file.policy, own, mode);
             file
         });
         Self {
             file,
-            observe: closed(Policy::observe()),
+            observe: suited(Policy::observe()),
             nothing: empty.unwrap_or_else(Policy::observe),
             mode,
             own: own.to_vec(),
@@ -128,14 +137,14 @@ impl Rules {
         self.replaced
     }
 
-    /// Adds what is closed whatever a policy says.
-    pub(super) fn close_own(&self, policy: &mut Policy) {
-        policy.close(&self.own);
+    /// Puts in what holds here whatever a policy says.
+    pub(super) fn suit(&self, policy: &mut Policy) {
+        suit(policy, &self.own, self.mode);
     }
 
     /// Takes another file. What is in the maps stays there until nobody is under it.
     pub(super) fn replace(&mut self, mut file: PolicyFile) {
-        self.close_own(&mut file.policy);
+        self.suit(&mut file.policy);
         self.file = Some(file);
         self.replaced += 1;
         for loaded in &mut self.loaded {
@@ -161,7 +170,7 @@ impl Rules {
                 let id = self.fresh(used);
                 let wrong = |e| FleetError::Rules(Box::new(e));
                 let compiled =
-                    commands::compile(self.name(), &selected, id, self.mode, self.leads.proxy)
+                    commands::compile(self.name(), &selected, id, None, self.leads.proxy)
                         .map_err(wrong)?;
                 self.load(pins, key, id, &compiled)?
             }

@@ -148,13 +148,16 @@ fn the_files_of_the_proxies_follow_the_agents_and_the_policy() {
     let network = json!({"shop": {"IPAddress": "10.9.0.7", "IPPrefixLen": 16}});
     engine.add_on(1, agent.pid(), &network);
     let with = |name: &str| {
-        format!("version: 1\nresolvers: [192.0.2.53]\nrules: [{{ dst: {name}, proto: http }}]\n")
+        // In mode audit no file would name it: the command line's mode holds for them.
+        format!(
+            "version: 1\nmode: audit\nresolvers: [192.0.2.53]\nrules: [{{ dst: {name}, proto: http }}]\n"
+        )
     };
     let policy = bench.policy(&with("first.example"));
     let (corefile, envoy) = (bench.path("Corefile"), bench.path("envoy"));
     let mut serve = bench.serve();
     serve.arg("--policy").arg(&policy);
-    serve.args(["--proxy", "10.9.0.2"]);
+    serve.args(["--proxy", "10.9.0.2", "--mode", "enforce"]);
     serve.arg("--coredns").arg(&corefile);
     serve.arg("--envoy").arg(&envoy);
     let running = Talk::start(&mut serve);
@@ -173,6 +176,12 @@ fn the_files_of_the_proxies_follow_the_agents_and_the_policy() {
     fs::write(&next, with("second.example")).unwrap();
     fs::rename(&next, &policy).unwrap();
     say("the new policy to be in the files", "second.example");
+    // Nobody puts the kernel alone under something else.
+    let next = policy.to_str().unwrap();
+    let out = bench.operate(&["policy", "apply", next, "--instance", "serve"]);
+    let said = String::from_utf8_lossy(&out.stderr);
+    assert_eq!(out.status.code(), Some(1), "{said}");
+    assert!(said.contains("change that file"), "{said}");
     // What cannot be written is said, and what was there stays.
     running.signal(Signal::SIGTERM);
     let out = running.end(&bench);
