@@ -160,12 +160,16 @@ impl Proxies {
         if asked.since.elapsed() < PATIENCE {
             return None;
         }
-        let file = self.asked.take()?.file;
-        if file.is_none() {
+        let complaint = envoy.complaint().ok().flatten();
+        let Some(file) = self.asked.take()?.file else {
             self.complain(said);
             return None;
-        }
-        file.map(|file| Offer::Silent(file, said))
+        };
+        // It may have refused this one before it was first asked how often it has.
+        Some(match complaint {
+            Some(why) => Offer::Refused(file, format!("{said}: {why}")),
+            None => Offer::Silent(file, said),
+        })
     }
 
     /// Writes the files anew if the policy in force or the agents have changed, or certificates are due. What fails is said once, and tried again.
