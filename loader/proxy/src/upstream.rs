@@ -204,6 +204,8 @@ pub(crate) fn collector(settings: &Settings) -> Value {
         "name": COLLECTOR,
         "type": kind,
         "connect_timeout": "5s",
+        // Each batch that waits to be sent again counts as a retry until it is: with Envoy's own bound the fourth is lost.
+        "circuit_breakers": {"thresholds": [{"max_retries": 10_000, "max_requests": 10_000, "max_pending_requests": 10_000}]},
         "typed_extension_protocol_options": {
             "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
                 "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",

@@ -102,6 +102,8 @@ impl Envoy {
     pub fn restart(&mut self, listening: &[&str]) {
         let mut command = program::command(binary());
         command.args(["--disable-hot-restart", "--concurrency", "1", "-l", "warn"]);
+        // As it is shipped, but for how long: as short as it can be waited for.
+        command.args(["--drain-strategy", "immediate", "--drain-time-s", "2"]);
         command.arg("-c").arg(self.dir.join("bootstrap.json"));
         self.program.start(command);
         eventually("envoy to listen", || {

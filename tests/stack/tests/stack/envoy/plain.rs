@@ -10,7 +10,10 @@ use kernel_tests::{
 };
 use policy::{Action, Policy, Question, Request};
 use serde_json::json;
-use stack_tests::envoy::{Envoy, render};
+use stack_tests::{
+    envoy::{Envoy, render},
+    http1::{answer, ask, connect},
+};
 use std::{
     io::{Read as _, Write as _},
     net::{TcpListener, TcpStream},
@@ -357,11 +360,21 @@ fn a_policy_that_is_rendered_again_holds_at_once() {
     render(&policy(allow), &agents, &settings);
     let envoy = Envoy::start(&dir, &["192.0.2.1:10080"]);
     assert_eq!(get("GET", "/", "a.pkg.example").0, 200);
+    let request = "GET / HTTP/1.1\r\nhost: a.pkg.example\r\n\r\n";
+    let mut kept = [(); 2].map(|()| connect("192.0.2.1:10080"));
+    for stream in &mut kept {
+        assert_eq!(ask(stream, request).0, 200);
+    }
     render(&policy(deny), &agents, &settings);
     eventually("the denial", || {
         (get("GET", "/", "a.pkg.example").0 == 403).then_some(())
     });
     assert_eq!(get("GET", "/", "api.example").0, 200);
+    // A connection of before ends with its next answer, or by itself.
+    let [mut goes_on, mut waits] = kept;
+    ask(&mut goes_on, request);
+    assert_eq!(ask(&mut goes_on, request).0, 0);
+    assert_eq!(answer(&mut waits).0, 0);
     // Two virtual hosts for one name.
     let listeners = dir.join("listeners.json");
     let whole = std::fs::read_to_string(&listeners).unwrap();
