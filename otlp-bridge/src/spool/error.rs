@@ -59,6 +59,12 @@ pub enum SpoolError {
         .0.display()
     )]
     DiskFull(PathBuf),
+    /// The agents' lane has used up its part of the bound.
+    #[error(
+        "records of the agents' lane take their part of the spool {}: send them again when some are delivered, or raise --max-bytes; nothing of this request is kept, the sender has it still",
+        .0.display()
+    )]
+    AgentsFull(PathBuf),
     /// Anything else that a disk can have.
     #[error(
         "cannot use the spool {}: {source}; nothing of this request is kept, the sender has it still",

@@ -32,6 +32,11 @@ pub(super) struct Store {
 }
 
 impl Store {
+    /// Where it is.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Opens the store of a directory, or makes it. Reads all of it: a damaged one is found here and not
     /// in the middle of the night. `reserve_bytes`: room that is set apart, see [`Self::free_reserve`].
     pub(super) fn open(dir: &Path, reserve_bytes: usize) -> Result<Self, SpoolError> {

@@ -5,7 +5,7 @@ use super::{
     Shared, SpoolError,
     again::Again,
     apply::{Apply, Keep, Settled, Within, millis},
-    books::Tier,
+    books::{Book, Tier, size},
     notice::Cause,
     shed,
 };
@@ -17,6 +17,7 @@ use std::{
     },
     time::{Duration, Instant},
 };
+use wire::stream;
 
 /// How often age is looked at when nothing comes.
 const TICK: Duration = Duration::from_secs(1);
@@ -27,6 +28,9 @@ const RECORDS_MOST: usize = 16_384;
 const BYTES_MOST: usize = 32 << 20;
 /// The part of the bound that records set aside may take.
 const ASIDE: u64 = 16;
+/// The part of the bound that records of the agents' lane may take. What is over the bound goes by its tier,
+/// whoever filled it, so agents must not be able to fill it.
+const AGENTS: u64 = 4;
 /// How much lower the bound is after the disk was full, as a part of what is there.
 const SQUEEZE: u64 = 16;
 
@@ -56,6 +60,8 @@ pub(super) struct Writer {
     squeeze: Option<(u64, Instant)>,
     aged: Instant,
     again: Again,
+    /// It was said that the agents' lane has no room. Said once until half of its part is free.
+    crowded: bool,
 }
 
 /// What goes into the next transaction.
@@ -65,6 +71,8 @@ struct Turn {
     answers: Vec<Answer>,
     records: usize,
     bytes: usize,
+    /// What records of the agents' lane in `keeps` take of the bound.
+    agents: u64,
     flush: bool,
     again: bool,
 }
@@ -73,8 +81,8 @@ impl Turn {
     fn add(&mut self, job: Job, settled: &mut Vec<Settled>) {
         match job {
             Job::Keep(keep, answer) => {
-                self.records += keep.records.len();
-                self.bytes += keep.records.iter().map(|r| r.bytes.len()).sum::<usize>();
+                self.count(&keep);
+                self.agents += of_agents(&keep);
                 self.keeps.push(keep);
                 self.answers.push(answer);
             }
@@ -90,9 +98,21 @@ impl Turn {
         }
     }
 
+    fn count(&mut self, keep: &Keep) {
+        self.records += keep.records.len();
+        self.bytes += keep.records.iter().map(|r| r.bytes.len()).sum::<usize>();
+    }
+
     fn full(&self) -> bool {
         self.records >= RECORDS_MOST || self.bytes >= BYTES_MOST
     }
+}
+
+/// What the records of the agents' lane among these take of the bound.
+fn of_agents(keep: &Keep) -> u64 {
+    let records = keep.records.iter();
+    let agents = records.filter(|r| r.stream == stream::CLAUDE);
+    agents.map(|r| size(&r.id, &r.bytes)).sum()
 }
 
 impl Writer {
@@ -104,6 +124,7 @@ impl Writer {
             squeeze: None,
             aged: Instant::now(),
             again: Again::new(Instant::now()),
+            crowded: false,
         }
     }
 
@@ -112,18 +133,55 @@ impl Writer {
         loop {
             let mut turn = Turn::default();
             match self.jobs.recv_timeout(TICK) {
-                Ok(job) => turn.add(job, &mut self.settled),
+                Ok(job) => self.take(&mut turn, job),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
             while !turn.full()
                 && let Ok(job) = self.jobs.try_recv()
             {
-                turn.add(job, &mut self.settled);
+                self.take(&mut turn, job);
             }
             self.turn(turn)?;
         }
         self.turn(Turn::default())
+    }
+
+    /// Takes a job into a transaction, or puts it off at once: then nothing of it was taken.
+    fn take(&mut self, turn: &mut Turn, job: Job) {
+        if let Job::Keep(keep, answer) = &job
+            && !self.has_room(turn.agents, of_agents(keep))
+        {
+            // Whoever comes again and again must not keep the transaction from being written.
+            turn.count(keep);
+            let path = self.shared.store.path().to_owned();
+            // Who has gone away does not want to know.
+            let _ = answer.send(Err(SpoolError::AgentsFull(path)));
+            return;
+        }
+        turn.add(job, &mut self.settled);
+    }
+
+    /// Whether the agents' lane may have so much more of the bound, besides what is `taken` already in this
+    /// transaction. A request that is larger than the whole part is taken when nothing else is there: it
+    /// could never be otherwise.
+    fn has_room(&mut self, taken: u64, more: u64) -> bool {
+        let books = self.shared.books();
+        let book = books.streams.get(stream::CLAUDE);
+        let held = taken + book.map_or(0, Book::total);
+        drop(books);
+        let part = self.within().bytes / AGENTS;
+        if held < part / 2 {
+            self.crowded = false;
+        }
+        let room = more == 0 || held == 0 || held + more <= part;
+        if !room && !std::mem::replace(&mut self.crowded, true) {
+            tracing::warn!(
+                bytes = held,
+                "records of the agents' lane take their part of the spool: more are put off until some are delivered"
+            );
+        }
+        room
     }
 
     fn turn(&mut self, mut turn: Turn) -> Result<(), SpoolError> {

@@ -3,10 +3,10 @@
 use crate::support::{all, declared, event, find, flow, ids, open, other};
 use otlp_bridge::{
     incoming::{Incoming, Keeper as _, Weight},
-    spool::{Bounds, From, Spool},
+    spool::{Bounds, From, Spool, SpoolError},
 };
 use std::{collections::BTreeSet, time::Duration};
-use wire::stream::{EGRESS, GAP, OVERSEER};
+use wire::stream::{CLAUDE, EGRESS, GAP, OVERSEER};
 
 const ROOM: u64 = 256 << 10;
 
@@ -181,4 +181,65 @@ fn records_set_aside_have_a_bound_of_their_own() {
     assert!(state.bytes <= ROOM / 16, "{state:?}");
     assert_eq!(state.set_aside + state.shed, 200);
     assert_eq!(declared(&all(&spool, OVERSEER), "envoy"), (state.shed, 0));
+}
+
+fn claude(n: u64) -> Incoming {
+    other(CLAUDE, &format!("claude-acme-{n}"), Weight::Other)
+}
+
+#[test]
+fn a_flood_of_the_agents_lane_is_put_off_and_takes_nobodys_flows_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let spool = open(dir.path(), ROOM);
+    let allowed: Vec<_> = (0..200).map(|n| flow(1, "ALLOWED", n)).collect();
+    spool.keep(None, &allowed).unwrap();
+    let flood: Vec<_> = (0..2000).map(claude).collect();
+    // Several at a time, as the entrance does it: they share transactions.
+    let send = |part: &[Incoming]| {
+        let (mut taken, mut put_off) = (Vec::new(), 0);
+        for some in part.chunks(20) {
+            match spool.keep(None, some) {
+                Ok(()) => taken.extend(some.iter().map(|r| r.id.clone())),
+                Err(SpoolError::AgentsFull(_)) => put_off += some.len(),
+                Err(e) => panic!("{e}"),
+            }
+        }
+        (taken, put_off)
+    };
+    let (mut taken, mut put_off) = (BTreeSet::new(), 0);
+    std::thread::scope(|scope| {
+        let parts = flood.chunks(250);
+        let senders: Vec<_> = parts.map(|part| scope.spawn(|| send(part))).collect();
+        for sender in senders {
+            let (some, refused) = sender.join().unwrap();
+            taken.extend(some);
+            put_off += refused;
+        }
+    });
+    assert!(!taken.is_empty() && put_off > 0);
+    let (lane, flows) = (find(&spool, CLAUDE), find(&spool, EGRESS));
+    assert_eq!((flows.shed, flows.pending), (0, 200));
+    assert!(lane.bytes <= ROOM / 4, "{lane:?}");
+    // What was answered is there to the last record, and nothing else.
+    assert_eq!((lane.kept, lane.shed), (taken.len() as u64, 0));
+    let waiting = all(&spool, CLAUDE);
+    assert_eq!(ids(&waiting).into_iter().collect::<BTreeSet<_>>(), taken);
+    // The others have their room, and the lane has its own again once something has left.
+    spool
+        .keep(None, &[envoy(1), flow(1, "ALLOWED", 999)])
+        .unwrap();
+    spool.delivered(CLAUDE, &waiting);
+    spool.flush().unwrap();
+    spool.keep(None, &flood[1980..]).unwrap();
+}
+
+#[test]
+fn a_request_larger_than_the_part_of_the_agents_lane_is_not_put_off_for_ever() {
+    let dir = tempfile::tempdir().unwrap();
+    let spool = open(dir.path(), ROOM);
+    let large: Vec<_> = (0..300).map(claude).collect();
+    spool.keep(None, &large).unwrap();
+    assert!(find(&spool, CLAUDE).bytes > ROOM / 4);
+    let more = spool.keep(None, &[claude(300)]);
+    assert!(matches!(more, Err(SpoolError::AgentsFull(_))), "{more:?}");
 }
