@@ -27,7 +27,13 @@ use book::Book;
 use door::{Door, House};
 use lease::{BootId, BootIdError, Follower, Leases};
 use listen::Hall;
-use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 use tokio::{
     sync::{Semaphore, watch},
     task::JoinSet,
@@ -164,6 +170,7 @@ pub async fn open<K: Keeper>(
         counters: Arc::clone(&counters),
         limits: settings.limits,
         bounds: settings.bounds,
+        series: Mutex::default(),
         metrics: settings.metrics.as_ref().map(Client::new),
     });
     let (stop, stopped) = watch::channel(false);

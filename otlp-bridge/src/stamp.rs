@@ -15,12 +15,14 @@ mod identity;
 mod logs;
 mod metrics;
 mod raw;
+mod series;
 mod tally;
 
 pub use claims::is_claim;
 pub use logs::{Stamped, logs};
 pub use metrics::{StampedMetrics, metrics};
 pub use raw::Malformed;
+pub use series::{SETS_MOST, Series};
 pub use tally::Tally;
 
 use lease::{BootTime, Leases, WallTime};

@@ -11,14 +11,14 @@ use super::{
 use crate::{
     incoming::{BatchId, Keeper},
     reason::{classed, reason},
-    stamp::{self, Context, Entrance, Limits, Malformed, Reception, Tally},
+    stamp::{self, Context, Entrance, Limits, Malformed, Reception, Series, Tally},
 };
 use axum::{body::Body, response::Response};
 use http::{HeaderMap, Request};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use lease::BootTime;
 use prost::bytes::Bytes;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use tokio::{
     sync::{OwnedRwLockReadGuard, OwnedSemaphorePermit, RwLock, Semaphore},
     task::spawn_blocking,
@@ -36,6 +36,8 @@ pub(super) struct House<K> {
     pub(super) counters: Arc<Counters>,
     pub(super) limits: Limits,
     pub(super) bounds: Bounds,
+    /// Label sets that containers have used.
+    pub(super) series: Mutex<Series>,
     /// Where metrics go.
     pub(super) metrics: Option<Client>,
 }
@@ -288,12 +290,16 @@ impl<K: Keeper> House<K> {
         received: Reception,
         may_wait: bool,
     ) -> Result<Work, Malformed> {
-        let stamped = self.stamped(entrance, received, |context| {
+        let mut stamped = self.stamped(entrance, received, |context| {
             stamp::metrics(message, context)
         })?;
         if let (true, Some(at)) = (may_wait, stamped.ahead) {
             return Ok(Work::Ahead(at));
         }
+        // Only adds to sets and takes from them: neither is left half-way.
+        let mut series = self.series.lock().unwrap_or_else(PoisonError::into_inner);
+        series.bound(&mut stamped, &self.book.read());
+        drop(series);
         let payload = Payload {
             bytes: stamped.bytes.into(),
             records: stamped.tally.points,

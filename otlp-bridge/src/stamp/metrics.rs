@@ -22,6 +22,7 @@ use wire::fields::SERVICE_NAME;
 /// What became of a request.
 #[derive(Clone, Debug)]
 pub struct StampedMetrics {
+    pub(super) request: ExportMetricsServiceRequest,
     /// An `ExportMetricsServiceRequest`, encoded.
     pub bytes: Vec<u8>,
     /// What became of its data points.
@@ -46,6 +47,7 @@ pub fn metrics(request: &[u8], context: Context<'_>) -> Result<StampedMetrics, M
     }
     Ok(StampedMetrics {
         bytes: decoded.encode_to_vec(),
+        request: decoded,
         tally: stamper.tally,
         ahead: stamper.asker.ahead,
     })
@@ -83,6 +85,20 @@ points! {
     HistogramDataPoint: self => self.exemplars.clear();
     ExponentialHistogramDataPoint: self => self.exemplars.clear();
     SummaryDataPoint: self => ();
+}
+
+/// Shows the attributes of every data point.
+pub(super) fn each_point(data: &mut Data, mut show: impl FnMut(&mut Vec<KeyValue>)) {
+    fn all(points: &mut [impl Point], show: &mut impl FnMut(&mut Vec<KeyValue>)) {
+        points.iter_mut().for_each(|point| show(point.attributes()));
+    }
+    match data {
+        Data::Gauge(d) => all(&mut d.data_points, &mut show),
+        Data::Sum(d) => all(&mut d.data_points, &mut show),
+        Data::Histogram(d) => all(&mut d.data_points, &mut show),
+        Data::ExponentialHistogram(d) => all(&mut d.data_points, &mut show),
+        Data::Summary(d) => all(&mut d.data_points, &mut show),
+    }
 }
 
 /// Whose the points of a resource are.

@@ -57,6 +57,8 @@ tally! {
     uncounted,
     /// Data points of metrics that came.
     points,
+    /// Of them, those whose labels read `other`: their container has as many label sets as it may.
+    folded,
 }
 
 impl Tally {

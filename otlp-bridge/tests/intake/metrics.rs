@@ -56,16 +56,22 @@ impl Collector {
 }
 
 fn payload(resource: Vec<KeyValue>) -> Payload {
+    let claim = vec![says("agent", "somebody else")];
+    points(resource, vec![claim])
+}
+
+/// A request with a point for each of these attributes.
+fn points(resource: Vec<KeyValue>, all: Vec<Vec<KeyValue>>) -> Payload {
     let now = u64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap();
-    let point = NumberDataPoint {
+    let point = |attributes| NumberDataPoint {
         time_unix_nano: now,
-        attributes: vec![says("agent", "somebody else")],
+        attributes,
         ..NumberDataPoint::default()
     };
     let metric = Metric {
         name: "m".to_owned(),
         data: Some(Data::Gauge(Gauge {
-            data_points: vec![point],
+            data_points: all.into_iter().map(point).collect(),
         })),
         ..Metric::default()
     };
@@ -88,11 +94,15 @@ fn payload(resource: Vec<KeyValue>) -> Payload {
     }
 }
 
-fn of_an_agent() -> Payload {
-    payload(vec![
+fn by_an_agent() -> Vec<KeyValue> {
+    vec![
         says("clawker.lane", "agents"),
         says("clawker.peer", "10.0.0.1"),
-    ])
+    ]
+}
+
+fn of_an_agent() -> Payload {
+    payload(by_an_agent())
 }
 
 async fn house(collector: &Collector) -> House {
@@ -133,6 +143,21 @@ async fn they_are_stamped_and_passed_on() {
     }
     assert_eq!(house.keeper.records(), []);
     assert_eq!(house.intake.counters().counts().tally.points, 2);
+}
+
+#[tokio::test]
+async fn label_sets_of_a_container_are_bounded_over_all_its_requests() {
+    let collector = Collector::default();
+    let house = house(&collector).await;
+    for (client, gateway) in clients(&house).iter().zip(["a", "b"]) {
+        let model = |i| vec![says("model", &format!("{gateway}/{i}"))];
+        let sent = points(by_an_agent(), (0..300).map(model).collect());
+        assert_eq!(client.send(&sent).await, Outcome::Delivered);
+    }
+    let tally = house.intake.counters().counts().tally;
+    assert_eq!((tally.points, tally.folded), (600, 100));
+    let seen = format!("{:?}", collector.seen.lock().unwrap());
+    assert!(seen.contains("b/199") && !seen.contains("b/200"));
 }
 
 #[tokio::test]

@@ -7,3 +7,4 @@ mod collector;
 mod loader;
 mod make;
 mod metrics;
+mod series;
