@@ -3,7 +3,7 @@
 
 use crate::{
     incoming::{Keeper as _, Weight},
-    intake::Intake,
+    intake::{Counts, Intake},
     own::{own, source},
     spool::{Spool, State},
 };
@@ -14,8 +14,8 @@ use wire::{
     Client, Endpoint, Outlet, Snapshot,
     log_layer::Unsent,
     metrics::{
-        DELIVERED, KEPT, LEASES_AGE, LOG_SUPPRESSED, REQUESTS, SET_ASIDE, SHED, SPOOL_AGE,
-        SPOOL_LIMIT, SPOOL_RECORDS, SPOOL_SIZE, STAMPS,
+        DELIVERED, KEPT, LEASES_AGE, LOG_SUPPRESSED, RECORDS_REFUSED, REQUESTS, SET_ASIDE, SHED,
+        SPOOL_AGE, SPOOL_LIMIT, SPOOL_RECORDS, SPOOL_SIZE, STAMPS,
     },
     muted, stream,
 };
@@ -56,7 +56,8 @@ pub async fn metrics(spool: Arc<Spool>, intake: Arc<Intake>, unsent: Unsent, to:
         };
         let mut told = Snapshot::new(&source, start, Timestamp::now());
         of_spool(&mut told, &state, Timestamp::now());
-        of_intake(&mut told, &intake);
+        of_intake(&mut told, &intake.counters().counts());
+        told.set(LEASES_AGE, [], intake.leases_age().as_secs());
         told.set(LOG_SUPPRESSED, [], unsent.count());
         let _ = client.send(&told.payload()).await;
     }
@@ -80,8 +81,7 @@ fn of_spool(told: &mut Snapshot, state: &State, now: Timestamp) {
     told.set(SPOOL_AGE, [], age);
 }
 
-fn of_intake(told: &mut Snapshot, intake: &Intake) {
-    let counts = intake.counters().counts();
+fn of_intake(told: &mut Snapshot, counts: &Counts) {
     let outcomes = [
         ("accepted", counts.accepted),
         ("refused", counts.refused),
@@ -96,5 +96,57 @@ fn of_intake(told: &mut Snapshot, intake: &Intake) {
             told.set(STAMPS, [answer], n);
         }
     }
-    told.set(LEASES_AGE, [], intake.leases_age().as_secs());
+    for (cause, n) in counts.tally.refusals() {
+        told.set(RECORDS_REFUSED, [cause], n);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stamp::Tally;
+    use opentelemetry_proto::tonic::metrics::v1::{
+        Metric, NumberDataPoint, metric::Data, number_data_point::Value,
+    };
+
+    fn find(told: Snapshot, name: &str) -> Metric {
+        let mut request = told.request();
+        let metrics = request.resource_metrics.remove(0).scope_metrics.remove(0);
+        let mut metrics = metrics.metrics.into_iter();
+        metrics.find(|m| m.name == name).unwrap()
+    }
+
+    #[test]
+    fn records_that_were_refused_one_at_a_time_are_told_by_cause() {
+        let counts = Counts {
+            tally: Tally {
+                malformed: 1,
+                too_large: 2,
+                too_many: 3,
+                no_stream: 4,
+                truncated: 5,
+                ..Tally::default()
+            },
+            ..Counts::default()
+        };
+        let now = Timestamp::now();
+        let mut told = Snapshot::new(&source(stream::CONTROL_PLANE), now, now);
+        of_intake(&mut told, &counts);
+        let metric = find(told, "clawker.bridge.records.refused");
+        let Some(Data::Sum(sum)) = metric.data else {
+            panic!("{metric:?}");
+        };
+        assert!(sum.is_monotonic);
+        let point = |p: NumberDataPoint| match p.value {
+            Some(Value::AsInt(n)) => (format!("{:?}", p.attributes), n),
+            other => panic!("{other:?}"),
+        };
+        let points: Vec<_> = sum.data_points.into_iter().map(point).collect();
+        let causes = ["malformed", "too_large", "too_many", "no_stream"];
+        assert_eq!(points.len(), causes.len());
+        for ((said, n), (cause, count)) in points.iter().zip(causes.iter().zip(1..)) {
+            assert!(said.contains("\"cause\"") && said.contains(cause), "{said}");
+            assert_eq!(*n, count);
+        }
+    }
 }

@@ -62,9 +62,20 @@ tally! {
 }
 
 impl Tally {
+    /// Records that were refused, by cause.
+    #[must_use]
+    pub fn refusals(&self) -> [(&'static str, u64); 4] {
+        [
+            ("malformed", self.malformed),
+            ("too_large", self.too_large),
+            ("too_many", self.too_many),
+            ("no_stream", self.no_stream),
+        ]
+    }
+
     /// Records that were refused.
     #[must_use]
     pub fn refused(&self) -> u64 {
-        self.malformed + self.too_large + self.too_many + self.no_stream
+        self.refusals().iter().map(|(_, n)| n).sum()
     }
 }

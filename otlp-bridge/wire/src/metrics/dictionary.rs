@@ -75,6 +75,8 @@ metrics! {
         SHED: Counter[1] = "clawker.bridge.records.shed" in "{record}" by ["stream"];
         /// How often a record was set aside because the store did not take it, which is announced, by stream.
         SET_ASIDE: Counter[1] = "clawker.bridge.records.set_aside" in "{record}" by ["stream"];
+        /// Records that the entrances refused one at a time while others of the request were taken, by cause: `malformed`, `too_large`, `too_many`, `no_stream`.
+        RECORDS_REFUSED: Counter[1] = "clawker.bridge.records.refused" in "{record}" by ["cause"];
         /// Requests at the entrances by outcome: `accepted`, `refused` for good, `put_off`: the sender has to come again.
         REQUESTS: Counter[1] = "clawker.bridge.requests" in "{request}" by ["outcome"];
         /// Answers of the leases to whose a record is: `held`, `nobody`, `ambiguous`, `beyond`, `no_address`.
