@@ -143,4 +143,7 @@ pub enum News {
     },
     /// The engine does not answer; what is known stays as it is until `All`. Once an outage.
     Away(String),
+    /// What happened up to this moment (boot clock, nanoseconds) has been told before: no event of then waits, nor
+    /// does a look that could change who has which address. Several times a second while the engine is followed.
+    Until(u64),
 }

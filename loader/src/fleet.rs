@@ -296,6 +296,7 @@ impl Fleet {
                 }
             }
             News::Away(_) => self.book.is_listed(false),
+            News::Until(at) => self.book.is_read(*at),
             _ => {}
         }
         let steps = self.roll.hear(news, boot_now());

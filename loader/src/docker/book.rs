@@ -5,6 +5,8 @@
 //! see a life of which the events have not yet told the end of the one before; what makes them agree is
 //! the time at which a life began, as the engine says.
 
+mod looks;
+
 use super::{
     Container, Newborn, News,
     births::Birth,
@@ -12,6 +14,7 @@ use super::{
 };
 use ipnet::IpNet;
 use lease::Labels;
+use looks::Looking;
 use std::collections::{HashMap, HashSet};
 
 /// What is to be done.
@@ -32,21 +35,6 @@ pub(super) enum Step {
     },
     /// Watch where containers with this `--cgroup-parent` are born.
     Watch(String),
-}
-
-/// A look that is under way.
-#[derive(Debug, Default)]
-struct Looking {
-    /// Something happened since it began: look again.
-    again: bool,
-    /// A life ended since it began: what it sees of a life from before that is over.
-    ended: Option<i64>,
-    /// An end was heard that seems to be from before the life that is known. It is believed if nothing
-    /// runs.
-    doubtful: bool,
-    /// The cgroup of one that was only born has gone: either it could not be started, or it ran for so
-    /// short a time that nobody saw it, and the event of its end is on its way.
-    unborn: bool,
 }
 
 /// Who somebody is before he runs.
@@ -78,6 +66,10 @@ pub(super) struct Book {
     /// Agents that have networks, and do not run yet.
     starts: HashMap<String, Start>,
     attempts: u64,
+    /// Looks at networks that are under way: the attempt, and up to when events had been read.
+    attaching: Vec<(u64, u64)>,
+    /// Up to when events have been read, boot clock, nanoseconds.
+    read: u64,
     /// Told to be unclear in this life.
     unclear: HashSet<String>,
 }
@@ -87,6 +79,7 @@ impl Book {
     /// included; of those, what was known before stays.
     pub(super) fn begin(&mut self, seen: Vec<(String, Seen)>) -> Vec<Step> {
         let mut before = std::mem::take(self);
+        self.read = before.read;
         let mut steps = Vec::new();
         for (id, seen) in seen {
             match seen {
@@ -122,7 +115,8 @@ impl Book {
     /// A container has been made, or renamed: it may not run yet.
     pub(super) fn meet(&mut self, id: &str, name: String, labels: Labels) -> Vec<Step> {
         self.known.insert(id.to_owned(), Known { name, labels });
-        self.want(id)
+        // Of one that runs only the name has changed.
+        self.ask(id, None)
     }
 
     /// Who runs is who he will be when he is started anew.
@@ -160,6 +154,7 @@ impl Book {
                 ends: Vec::new(),
             }
         });
+        self.attaching.push((start.attempt, self.read));
         vec![Step::LookAtNetwork {
             id: id.to_owned(),
             network,
@@ -169,6 +164,10 @@ impl Book {
 
     /// What a look at a network has seen of somebody.
     pub(super) fn attached(&mut self, id: &str, attempt: u64, ends: Vec<IpNet>) -> Vec<Step> {
+        let is_it = |(of, _): &(u64, u64)| *of == attempt;
+        if let Some(at) = self.attaching.iter().position(is_it) {
+            self.attaching.remove(at);
+        }
         let start = self.starts.get_mut(id);
         let Some(start) = start.filter(|s| s.attempt == attempt) else {
             return Vec::new();
@@ -197,16 +196,6 @@ impl Book {
         } else {
             Vec::new()
         }
-    }
-
-    /// It was started, or something about it has changed.
-    pub(super) fn want(&mut self, id: &str) -> Vec<Step> {
-        if let Some(looking) = self.looking.get_mut(id) {
-            looking.again = true;
-            return Vec::new();
-        }
-        self.looking.insert(id.to_owned(), Looking::default());
-        vec![Step::Look(id.to_owned())]
     }
 
     /// It ended at `at`.
@@ -262,7 +251,7 @@ impl Book {
             Seen::Unclear { name, why } => self.unclear(id.to_owned(), name, why),
         };
         if looking.again {
-            steps.extend(self.want(id));
+            steps.extend(self.ask(id, looking.next_holds));
             if let Some(next) = self.looking.get_mut(id) {
                 next.doubtful = looking.doubtful;
                 next.unborn = looking.unborn;

@@ -4,21 +4,29 @@ use super::{
     look::{Looker, Seen, Still},
     watcher::Engine,
 };
+use crate::session::boot_now;
 use bollard::{
     API_DEFAULT_VERSION, Docker,
     errors::Error as EngineError,
     models::{ContainerSummary, ContainerSummaryStateEnum as State, EventMessage},
     query_parameters::{EventsOptionsBuilder, ListContainersOptionsBuilder},
 };
-use futures_util::{StreamExt as _, stream};
+use futures_util::{Stream, StreamExt as _, stream};
 use ipnet::IpNet;
 use jiff::Timestamp;
 use lease::{Labels, container_name};
-use std::collections::HashMap;
-use tokio::{sync::mpsc as queue, task::JoinSet};
+use std::{collections::HashMap, time::Duration};
+use tokio::{
+    sync::mpsc as queue,
+    task::{JoinSet, yield_now},
+    time::{Instant, MissedTickBehavior, interval_at},
+};
 
 /// How long the engine may take to begin an answer, seconds.
 const ANSWER: u64 = 60;
+/// How often it is said up to when events have been read. It is also how long the engine may take to send one. The bridge
+/// waits 3 s for leases, of which publishing and reading them take 1 s.
+const MARKS: Duration = Duration::from_millis(150);
 /// Looks at a time while everything is looked at.
 const LOOKS: usize = 8;
 /// What we want to hear of. Commands that are run in a container are many and change nothing.
@@ -31,6 +39,14 @@ const EVENTS: [&str; 7] = [
     "connect",
     "disconnect",
 ];
+
+/// What the stream of events has brought.
+pub(super) enum Heard {
+    /// An event, or what broke the stream.
+    Event(Result<EventMessage, EngineError>),
+    /// Every event up to this moment has come before (boot clock, nanoseconds).
+    Until(u64),
+}
 
 /// What a look has brought.
 pub(super) enum Answer {
@@ -47,7 +63,7 @@ pub(super) enum Answer {
 /// One connection to the engine.
 pub(super) struct Line {
     looker: Looker,
-    pub(super) events: queue::UnboundedReceiver<Result<EventMessage, EngineError>>,
+    pub(super) events: queue::UnboundedReceiver<Heard>,
     pub(super) looks: JoinSet<Answer>,
     /// Ends with the line.
     _reader: JoinSet<()>,
@@ -73,12 +89,7 @@ impl Line {
         let source = docker.clone();
         // Read at once, whatever else is being done: the engine drops what is not.
         reader.spawn(async move {
-            let mut events = std::pin::pin!(source.events(Some(options)));
-            while let Some(event) = events.next().await {
-                if tell.send(event).is_err() {
-                    break;
-                }
-            }
+            read(source.events(Some(options)), &tell).await;
         });
         let looker = Looker {
             docker,
@@ -150,3 +161,39 @@ impl Line {
         }))
     }
 }
+
+/// Passes events on, and says between them up to when they have been read: up to the mark before, once a round of the
+/// runtime, in which the connection is read, has brought nothing. Ends with the stream or the listener.
+async fn read(
+    events: impl Stream<Item = Result<EventMessage, EngineError>>,
+    tell: &queue::UnboundedSender<Heard>,
+) {
+    let mut events = std::pin::pin!(events);
+    let mut marks = interval_at(Instant::now() + MARKS, MARKS);
+    marks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut last = boot_now();
+    let mut due = None;
+    loop {
+        let heard = tokio::select! {
+            biased;
+            event = events.next() => match event {
+                Some(event) => Heard::Event(event),
+                None => return,
+            },
+            () = yield_now(), if due.is_some() => match due.take() {
+                Some(until) => Heard::Until(until),
+                None => continue,
+            },
+            _ = marks.tick() => {
+                due = Some(std::mem::replace(&mut last, boot_now()));
+                continue;
+            }
+        };
+        if tell.send(heard).is_err() {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -4,7 +4,7 @@ use super::{
     News,
     births::{Births, BirthsError, Change},
     book::{Book, Step},
-    line::{Answer, Line},
+    line::{Answer, Heard, Line},
 };
 use bollard::models::EventMessage;
 use jiff::Timestamp;
@@ -193,9 +193,11 @@ impl Follower {
         loop {
             tokio::select! {
                 biased;
-                event = line.events.recv() => {
-                    let event = event.ok_or("it ended the stream of events")?;
-                    let steps = self.hear(event.map_err(|e| e.to_string())?);
+                heard = line.events.recv() => {
+                    let steps = match heard.ok_or("it ended the stream of events")? {
+                        Heard::Event(event) => self.hear(event.map_err(|e| e.to_string())?),
+                        Heard::Until(at) => self.book.read_until(at),
+                    };
                     self.take(&mut line, steps);
                 }
                 Some(looked) = line.looks.join_next() => {

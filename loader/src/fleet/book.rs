@@ -8,6 +8,7 @@ use nix::time::{ClockId, clock_gettime};
 use std::{
     collections::HashSet,
     fs, io,
+    net::IpAddr,
     path::Path,
     time::{Duration, Instant},
 };
@@ -15,7 +16,7 @@ use std::{
 /// How long ended leases are remembered. The room for them is what ends first where many come and go.
 const HORIZON: Duration = Duration::from_secs(24 * 3600);
 /// A book that nobody has changed is published so often: it says until when it is complete.
-const EVERY: Duration = Duration::from_secs(1);
+const EVERY: Duration = Duration::from_millis(500);
 
 /// The book and its file.
 pub(super) struct Book {
@@ -27,6 +28,8 @@ pub(super) struct Book {
     failing: bool,
     /// Whether the engine has told of everybody, and still tells.
     listed: bool,
+    /// Up to when what the engine said has been heard.
+    read: BootTime,
 }
 
 fn boot() -> Result<BootId, FleetError> {
@@ -79,6 +82,7 @@ impl Book {
             changed: true,
             failing: false,
             listed: false,
+            read: BootTime(0),
         };
         book.observe();
         Ok((book, trouble))
@@ -105,6 +109,11 @@ impl Book {
     /// Whether the engine has told of everybody, so that what is written is all there is.
     pub(super) fn is_listed(&mut self, all: bool) {
         self.listed = all;
+    }
+
+    /// Everything that happened up to this moment (boot clock, nanoseconds) has been told.
+    pub(super) fn is_read(&mut self, until: u64) {
+        self.read = self.read.max(BootTime(until));
     }
 
     /// Looks at the clocks, twice if the first time took too long.
@@ -145,7 +154,7 @@ impl Book {
         let since = self.moments(c.started).max().unwrap_or_else(now);
         let since = m.held_since.map_or(since, |held| since.min(BootTime(held)));
         let since = before.map_or(since, |before| since.max(before));
-        let hold = |ip: &std::net::IpAddr| Hold {
+        let hold = |ip: &IpAddr| Hold {
             ip: *ip,
             since,
             until: None,
@@ -166,7 +175,8 @@ impl Book {
         })
     }
 
-    /// Takes over a change of name or addresses.
+    /// Takes over a change of name or addresses. An address that it has no more is nobody's from the last moment on of
+    /// which everything is known; one that is new begins now.
     pub(super) fn renew(&mut self, m: &Member) -> Result<(), LeasesError> {
         let c = &m.container;
         self.changed = true;
@@ -174,6 +184,13 @@ impl Book {
         if let Some(netns) = c.netns {
             self.leases.set_netns(&c.id, netns)?;
         }
+        let lease = self.leases.iter();
+        let lease = lease.filter(|l| l.container_id == c.id && l.is_open());
+        let had = lease.flat_map(|l| &l.ips).filter(|h| h.until.is_none());
+        let stays = |ip: &IpAddr| c.addresses.iter().any(|has| has.to_canonical() == *ip);
+        let kept: Vec<IpAddr> = had.map(|hold| hold.ip).filter(stays).collect();
+        let known = self.read.max(self.leases.as_of());
+        self.leases.set_ips(&c.id, &kept, known)?;
         self.leases.set_ips(&c.id, &c.addresses, now())
     }
 
@@ -191,8 +208,9 @@ impl Book {
         let _ = self.leases.close(container_id, until);
     }
 
-    /// Writes the book when it has changed, and once a second. What cannot be written is said once. It is not complete
-    /// from `held` on (boot clock): since then somebody holds addresses whose lease is not opened yet.
+    /// Writes the book when it has changed, and twice a second. What cannot be written is said once. It is complete as far
+    /// as the engine has been heard, and not from `held` on (boot clock): since then somebody holds addresses whose lease
+    /// is not opened yet.
     pub(super) fn tick(&mut self, held: Option<u64>) -> Result<(), FileError> {
         if (!self.changed || self.failing) && self.published.elapsed() < EVERY {
             return Ok(());
@@ -200,7 +218,7 @@ impl Book {
         self.observe();
         let now = now();
         if self.listed {
-            let until = held.map_or(now, |held| now.min(BootTime(held)));
+            let until = held.map_or(self.read, |held| self.read.min(BootTime(held)));
             self.leases.complete_until(until);
         }
         self.leases.expire(now, HORIZON);
@@ -223,3 +241,6 @@ impl Book {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -196,7 +196,7 @@ impl Roll {
                     self.end(life, Some(at), now, &mut steps);
                 }
             }
-            News::Born(_) | News::Unclear { .. } | News::Away(_) => {}
+            News::Born(_) | News::Unclear { .. } | News::Away(_) | News::Until(_) => {}
         }
         steps
     }

@@ -15,7 +15,7 @@ use std::{
 /// Everything that a watcher has told, in order.
 pub struct Ear {
     watcher: Watcher,
-    /// All of it.
+    /// All of it, but for the marks of how far that goes.
     pub heard: Vec<News>,
 }
 
@@ -37,7 +37,9 @@ impl Ear {
             // Woken by news, or once more in a while.
             let mut fds = [PollFd::new(self.watcher.as_fd(), PollFlags::POLLIN)];
             poll(&mut fds, 100u16).ok();
-            self.heard.extend(self.watcher.news());
+            let news = self.watcher.news();
+            self.heard
+                .extend(news.filter(|n| !matches!(n, News::Until(_))));
             probe(&self.heard)
         })
     }

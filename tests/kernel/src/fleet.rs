@@ -9,6 +9,7 @@ use ebpf_manager::{
     instance::Root,
     kernel::{Pins, Sizes},
     policy_file,
+    session::boot_now,
     sink::{Format, Sink},
 };
 use serde_json::Value;
@@ -227,9 +228,10 @@ impl Yard {
         }
     }
 
-    /// Tells the fleet.
+    /// Tells the fleet, and that this is all there is to tell by now.
     pub fn hear(&mut self, news: News) {
         self.fleet.hear(news, &mut self.sink);
+        self.fleet.hear(News::Until(boot_now()), &mut self.sink);
     }
 
     /// Tells the fleet that a container runs.
@@ -271,6 +273,7 @@ impl Yard {
 
     /// Reads, and looks at what lives.
     pub fn turn(&mut self) {
+        self.fleet.hear(News::Until(boot_now()), &mut self.sink);
         self.fleet.turn(&mut self.sink).expect("the maps are there");
         self.fleet.look(&mut self.sink).expect("the maps are there");
     }

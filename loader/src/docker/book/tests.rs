@@ -82,6 +82,7 @@ fn word(news: &News) -> String {
         News::Ended { at, .. } => format!("-{at}"),
         News::Unclear { .. } => "?".to_owned(),
         News::Away(_) => "away".to_owned(),
+        News::Until(at) => format!("..{at}"),
     }
 }
 
@@ -150,6 +151,58 @@ fn who_ran_when_all_was_looked_at_is_heard_of_at_the_birth_of_the_next_life() {
     assert!(
         steps.contains(&Step::Watch("x.slice".to_owned())),
         "{steps:?}"
+    );
+}
+
+#[test]
+fn what_is_told_is_not_complete_while_a_look_could_change_an_address() {
+    let mut book = Book::default();
+    assert_eq!(told(book.read_until(1)), "..1");
+    book.want(A);
+    assert_eq!(told(book.read_until(2)), "..1", "a start");
+    book.looked(A, running(10), 99);
+    assert_eq!(told(book.read_until(3)), "..3", "all is quiet");
+    book.disconnected(A);
+    assert_eq!(told(book.read_until(4)), "..3");
+    assert_eq!(told(book.read_until(5)), "..3");
+    // Another one asks for a look behind it, and waits for that one alone.
+    book.disconnected(A);
+    assert_eq!(told(book.read_until(6)), "..3");
+    book.looked(A, running(10), 99);
+    assert_eq!(told(book.read_until(7)), "..5");
+    book.looked(A, running(10), 99);
+    assert_eq!(told(book.read_until(8)), "..8");
+    // An end that is doubted.
+    book.died(A, 5);
+    assert_eq!(told(book.read_until(9)), "..8");
+    book.looked(A, running(10), 99);
+    // A new name is none of an address.
+    book.meet(A, "new".to_owned(), agent());
+    assert_eq!(told(book.read_until(10)), "..10");
+    // Everything was looked at anew, and no look of before is waited for.
+    book.disconnected(A);
+    book.begin(vec![(A.to_owned(), running(10))]);
+    assert_eq!(told(book.read_until(11)), "..11");
+}
+
+#[test]
+fn what_is_told_is_not_complete_while_addresses_of_a_start_are_asked_for() {
+    let mut book = Book::default();
+    book.meet(A, "n".to_owned(), agent());
+    book.looked(A, still(None), 1);
+    book.read_until(1);
+    book.connected(A, "n".to_owned());
+    book.read_until(2);
+    book.connected(A, "m".to_owned());
+    assert_eq!(told(book.read_until(3)), "..1");
+    book.attached(A, 1, Vec::new());
+    assert_eq!(told(book.read_until(4)), "..2");
+    book.died(A, 5);
+    book.attached(A, 1, Vec::new());
+    assert_eq!(
+        told(book.read_until(5)),
+        "..5",
+        "whatever came of the start"
     );
 }
 

@@ -60,7 +60,7 @@ fn lives(heard: &[News]) -> Lives {
                 let life = alive.remove(id.as_str()).expect("an end has a beginning");
                 lives.entry(id.clone()).or_default().push((life, *at));
             }
-            News::All(_) => {}
+            News::All(_) | News::Until(_) => {}
             News::Unclear { .. } | News::Away(_) => panic!("{news:?}"),
         }
     }

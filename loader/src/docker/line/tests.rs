@@ -1,0 +1,58 @@
+//! How far the stream of events has been read.
+
+use super::*;
+use tokio::time::timeout;
+
+type Event = Result<EventMessage, EngineError>;
+
+/// The time of a mark; of an event, that it is one.
+fn word(heard: &Heard) -> Result<u64, &'static str> {
+    match heard {
+        Heard::Event(_) => Err("event"),
+        Heard::Until(at) => Ok(*at),
+    }
+}
+
+#[tokio::test]
+async fn marks_go_on_in_silence_and_each_is_of_the_time_before_it() {
+    let (tell, mut heard) = queue::unbounded_channel();
+    let began = boot_now();
+    let reading = tokio::spawn(async move { read(stream::pending::<Event>(), &tell).await });
+    let mut before = began;
+    for _ in 0..3 {
+        let mark = timeout(20 * MARKS, heard.recv()).await.unwrap().unwrap();
+        let now = boot_now();
+        let at = word(&mark).unwrap();
+        assert!(before <= at && u128::from(now - at) > (MARKS / 2).as_nanos());
+        before = at;
+    }
+    reading.abort();
+}
+
+#[tokio::test]
+async fn no_mark_passes_an_event_that_waits() {
+    let (tell, mut heard) = queue::unbounded_channel();
+    let (send, events) = queue::unbounded_channel::<Event>();
+    let events = stream::unfold(events, |mut events| async {
+        let event = events.recv().await?;
+        Some((event, events))
+    });
+    let reading = tokio::spawn(async move { read(events, &tell).await });
+    // It has begun, and waits for the first mark.
+    yield_now().await;
+    send.send(Ok(EventMessage::default())).unwrap();
+    let sent = boot_now();
+    // Nothing is read meanwhile, and the mark is long due.
+    std::thread::park_timeout(3 * MARKS);
+    let first = heard.recv().await.unwrap();
+    assert_eq!(word(&first), Err("event"));
+    let until = loop {
+        let at = word(&heard.recv().await.unwrap()).unwrap();
+        if at >= sent {
+            break at;
+        }
+    };
+    assert!(until < boot_now());
+    drop(send);
+    reading.await.unwrap();
+}
