@@ -113,7 +113,7 @@ pub struct Export {
     /// Who we are to a receiver that keeps records.
     sender: Option<BatchId>,
     /// Audit records for which there was no place yet.
-    events: VecDeque<LogRecord>,
+    events: VecDeque<(LogRecord, Option<Debt>)>,
     /// Audit records that were lost because there were too many.
     untold: u64,
     /// Everything that should arrive.
@@ -271,10 +271,25 @@ impl Export {
 
     /// Hands over an audit record. Where there is no room it waits for some.
     pub fn tell(&mut self, event: LogRecord) {
-        self.events.push_back(event);
+        self.queue(event, None);
+    }
+
+    /// The same for one that declares flows lost: these are settled like those of records.
+    pub fn declare(&mut self, event: LogRecord, debt: Debt) {
+        self.queue(event, Some(debt));
+    }
+
+    fn queue(&mut self, event: LogRecord, debt: Option<Debt>) {
+        self.events.push_back((event, debt));
         self.flush_events();
         if self.events.len() > EVENTS {
-            self.events.pop_front();
+            // Nobody else knows what a declaration says.
+            let plain = self.events.iter().position(|(_, debt)| debt.is_none());
+            let lost = self.events.remove(plain.unwrap_or(0));
+            let debts = lost.and_then(|(_, debt)| debt);
+            if self.keeps() {
+                settled(&self.settled).refused.add(debts.as_slice());
+            }
             if self.untold == 0 {
                 complain(
                     &self.endpoint,
@@ -293,8 +308,8 @@ impl Export {
             let Ok(place) = running.queue.try_reserve() else {
                 return;
             };
-            if let Some(event) = self.events.pop_front() {
-                place.send(Parcel::Event(Box::new(event)));
+            if let Some((event, debt)) = self.events.pop_front() {
+                place.send(Parcel::Event(Box::new(event), debt));
             }
         }
     }

@@ -6,6 +6,7 @@ mod learned;
 mod names;
 mod old;
 mod reckon;
+mod tenant;
 
 pub use names::Names;
 pub use reckon::Flows;
@@ -21,42 +22,30 @@ use crate::{
 use abi::{FoldKey, FoldRow, SlotMetrics, VERDICT_DENIED, VERDICTS};
 use hand_out::deliver;
 use learned::{expired, is_crowded};
-use reckon::Reckoning;
 use std::{
     cmp::Reverse,
     collections::{HashMap, HashSet, VecDeque},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
+use tenant::Tenant;
 
 /// Names and addresses are kept this long after they expired, for flows that are just ending.
 const KEEP_EXPIRED_NS: u64 = 60_000_000_000;
 /// How often the learned tables are cleaned when they fill up.
 const CLEAN_EVERY: Duration = Duration::from_secs(10);
 
-/// Flows of one slot and verdict that a record stands for.
+/// Stands for the verdict of flows whose end was not seen: the books count none of them as ended.
+pub const UNSEEN: u8 = u8::MAX;
+
+/// Flows of one slot and verdict that a record stands for, or declares lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Debt {
     /// Slot.
     pub slot: u32,
-    /// `abi::VERDICT_*`.
+    /// `abi::VERDICT_*`; [`UNSEEN`] of flows whose end was not seen.
     pub verdict: u8,
     /// How many.
     pub flows: u64,
-}
-
-/// One slot that is read.
-struct Tenant {
-    context: Context,
-    /// Row of the books; none of a slot of a set of programs before this one.
-    index: Option<u32>,
-    /// Flows of records that could not be kept, by verdict; whoever could not has said so.
-    unkept: Flows,
-    /// Flows that were taken out of the kernel.
-    taken: Flows,
-    /// Of those, flows of which the receiver has said nothing yet.
-    open: u64,
-    /// What is found out about the loader before.
-    reckoning: Option<Reckoning>,
 }
 
 /// The reader of an instance.
@@ -116,28 +105,6 @@ fn at(verdict: u8) -> usize {
         verdict
     } else {
         usize::from(VERDICT_DENIED)
-    }
-}
-
-impl Tenant {
-    fn new(context: Context, index: Option<u32>) -> Self {
-        Self {
-            context,
-            index,
-            unkept: [0; VERDICTS],
-            taken: [0; VERDICTS],
-            open: 0,
-            reckoning: None,
-        }
-    }
-
-    /// Notes what has become of a record.
-    fn note(&mut self, kept: Kept, verdict: u8, flows: u64) {
-        match kept {
-            Kept::Yes => {}
-            Kept::Later => self.open += flows,
-            Kept::No => self.unkept[at(verdict)] += flows,
-        }
     }
 }
 
@@ -243,12 +210,15 @@ impl Session {
     /// Flows of a slot that have ended and are neither recorded nor told as lost, by verdict.
     #[must_use]
     pub fn owed(&self, slot: u32) -> Flows {
-        let Some(tenant) = self.tenants.get(&slot) else {
-            return [0; VERDICTS];
-        };
-        let books = tenant.index.and_then(|i| self.rings.books().row(i));
-        let unrecorded = books.map_or([0; VERDICTS], |b| accounting::unrecorded(&b));
-        std::array::from_fn(|v| unrecorded[v].saturating_sub(tenant.unkept[v]))
+        let tenant = self.tenants.get(&slot);
+        tenant.map_or([0; VERDICTS], |t| t.owed(self.books(slot).as_ref()))
+    }
+
+    /// Whether something of a slot is still to be recorded or confirmed, declarations that flows are lost included.
+    #[must_use]
+    pub fn owes(&self, slot: u32) -> bool {
+        let tenant = self.tenants.get(&slot);
+        tenant.is_some_and(|t| t.open > 0) || self.owed(slot).iter().any(|n| *n > 0)
     }
 
     /// Remembers the names of a policy's rules before a later policy removes them.
@@ -311,10 +281,10 @@ impl Session {
         ended + astray
     }
 
-    /// Flows of a slot's records that could not be kept, by verdict.
-    #[must_use]
-    pub fn unkept(&self, slot: u32) -> Flows {
-        self.tenants.get(&slot).map_or([0; VERDICTS], |t| t.unkept)
+    /// Flows of a slot's records that could not be kept, by verdict, to be declared lost now: from here on they are owed.
+    /// Once a slot; of what is refused then nobody can be told.
+    pub fn last_words(&mut self, slot: u32) -> Option<Flows> {
+        self.tenants.get_mut(&slot)?.last_words()
     }
 
     /// Waits until no program run is under way; see [`Rings::settle`].

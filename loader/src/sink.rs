@@ -120,6 +120,10 @@ impl Sink {
             Format::Quiet => Ok(()),
         };
         let written = self.keep(r);
+        self.kept(written)
+    }
+
+    fn kept(&self, written: bool) -> Kept {
         match &self.export {
             Some(export) if export.keeps() => Kept::Later,
             _ if written => Kept::Yes,
@@ -131,6 +135,15 @@ impl Sink {
     pub fn tell(&mut self, e: &Event) {
         self.export_event(e.otlp());
         self.show(e, "", false);
+    }
+
+    /// The same for what declares flows lost; whether it is kept, as with [`Sink::write`].
+    pub fn declare(&mut self, e: &Event, debt: Debt) -> Kept {
+        if let Some(export) = &mut self.export {
+            export.declare(e.otlp(), debt);
+        }
+        let written = self.show(e, "", false);
+        self.kept(written)
     }
 
     /// Writes what was done to the firewall: into the stream of records, and for people `report`, which
@@ -152,7 +165,8 @@ impl Sink {
         }
     }
 
-    fn show(&mut self, what: &(impl Serialize + Display), report: &str, good: bool) {
+    /// Whether the file has it, if there is one.
+    fn show(&mut self, what: &(impl Serialize + Display), report: &str, good: bool) -> bool {
         let mut err = anstream::stderr().lock();
         let quiet = self.format == Format::Quiet && good;
         let _ = match (self.format, serde_json::to_string(what)) {
@@ -161,7 +175,7 @@ impl Sink {
             _ => writeln!(err, "{report}{what}"),
         };
         drop(err);
-        self.keep(what);
+        self.keep(what)
     }
 
     /// Says what is wrong, if it is not what was said last.

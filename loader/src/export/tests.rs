@@ -54,6 +54,20 @@ fn export(url: &str) -> Export {
     Export::new(Endpoint::new(url, &Options::default()).unwrap())
 }
 
+fn keeping(url: &str) -> Export {
+    let sender = BatchId {
+        sender: "loader".to_owned(),
+        number: 1,
+    };
+    Export::keeping(Endpoint::new(url, &Options::default()).unwrap(), sender)
+}
+
+const LOST: Debt = Debt {
+    slot: 7,
+    verdict: abi::VERDICT_DENIED,
+    flows: 3,
+};
+
 /// Two records for five flows.
 fn offer_two(export: &mut Export) {
     let debt = |verdict, flows| Debt {
@@ -153,6 +167,43 @@ fn a_way_that_was_never_gone_has_lost_what_it_was_offered() {
     assert_eq!(export.finish(PATIENCE).records(), 0);
     offer_two(&mut export);
     assert_eq!(export.finish(PATIENCE).records(), 2);
+}
+
+#[test]
+fn flows_that_are_declared_lost_are_settled_as_the_receiver_says() {
+    let answers = [
+        (OK, vec![LOST], vec![]),
+        (
+            "HTTP/1.1 400 Bad\r\ncontent-length: 0\r\n\r\n",
+            vec![],
+            vec![LOST],
+        ),
+    ];
+    for (answer, paid, refused) in answers {
+        let url = receiver(move |_| Some(answer.into()));
+        let mut export = keeping(&url);
+        export.declare(LogRecord::default(), LOST);
+        let before = export.settled();
+        assert!(before.paid.is_empty() && before.refused.is_empty());
+        export.start("serve");
+        export.finish(PATIENCE);
+        let after = export.settled();
+        assert_eq!((after.paid, after.refused), (paid, refused));
+    }
+}
+
+#[test]
+fn a_declaration_outlives_a_crowd_of_other_audit_records() {
+    let url = receiver(|_| Some(OK.into()));
+    let mut export = keeping(&url);
+    export.declare(LogRecord::default(), LOST);
+    for _ in 0..EVENTS + 5 {
+        export.tell(LogRecord::default());
+    }
+    assert_eq!(export.state().given_up, 6);
+    export.start("serve");
+    export.finish(PATIENCE);
+    assert_eq!(export.settled().paid, [LOST]);
 }
 
 #[test]

@@ -29,8 +29,8 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 pub(super) enum Parcel {
     /// A flow's record, and what is settled when it has arrived.
     Flow(Box<Record>, Debt),
-    /// An audit record.
-    Event(Box<LogRecord>),
+    /// An audit record, and what is settled with it if it declares flows lost.
+    Event(Box<LogRecord>, Option<Debt>),
 }
 
 impl Parcel {
@@ -38,7 +38,7 @@ impl Parcel {
     fn stream(&self) -> usize {
         match self {
             Self::Flow(..) => 0,
-            Self::Event(_) => 1,
+            Self::Event(..) => 1,
         }
     }
 }
@@ -137,16 +137,19 @@ impl Worker {
             }
             let record = match &parcel {
                 Parcel::Flow(r, _) => r.otlp(Timestamp::now()),
-                Parcel::Event(record) => LogRecord::clone(record),
+                Parcel::Event(record, _) => LogRecord::clone(record),
             };
             if self.batches[stream].push(record).is_some() {
                 self.held = Some(parcel);
                 break;
             }
             load.records += 1;
-            if let Parcel::Flow(r, debt) = &parcel {
-                load.tally.add(Tally::of(r));
-                load.debts.push(*debt);
+            match &parcel {
+                Parcel::Flow(r, debt) => {
+                    load.tally.add(Tally::of(r));
+                    load.debts.push(*debt);
+                }
+                Parcel::Event(_, debt) => load.debts.extend(debt),
             }
             next = self.queue.try_recv().ok();
         }

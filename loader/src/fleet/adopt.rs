@@ -14,9 +14,9 @@ use crate::{
     enrol::text,
     instance::{Predecessor, Seat},
     kernel::linked_cgroup,
-    record::{Owner, VERDICTS},
+    record::Owner,
     resolvers::Place,
-    session::{Flows, boot_id, boot_now},
+    session::{Debt, Flows, boot_id, boot_now},
     sink::Sink,
     weakness,
 };
@@ -70,7 +70,7 @@ impl Fleet {
         heir.meet(&seats);
         let (retired, remains) = before.hand_over(&mut self.engine, &mut heir)?;
         let placed = heir.placed;
-        self.old = Some(Old::new(remains, retired));
+        self.old = Some(Old::new(remains, retired, &mut self.session));
         let message = "programs of another version were replaced".to_owned();
         self.say_taken_over(message, sink);
         Ok(placed)
@@ -277,8 +277,13 @@ impl Fleet {
     }
 
     fn declare(&mut self, owner: &Owner, slot: u32, lost: Flows, sink: &mut Sink) {
-        for (verdict, flows) in VERDICTS.iter().zip(lost) {
-            self.gap(owner, slot, Some(*verdict), flows, GapCause::Killed, sink);
+        for (verdict, flows) in (0..).zip(lost) {
+            let debt = Debt {
+                slot,
+                verdict,
+                flows,
+            };
+            self.gap(owner, debt, GapCause::Killed, sink);
         }
     }
 }

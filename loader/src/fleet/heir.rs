@@ -24,6 +24,11 @@ fn known_as(slot: u32) -> u32 {
     if slot == 0 { NOBODYS } else { slot }
 }
 
+/// What records call the slot with this number of ours.
+pub(super) fn told_as(slot: u32) -> u32 {
+    if slot == NOBODYS { 0 } else { slot }
+}
+
 /// Whether flows under this number are of no slot.
 pub(super) fn is_nobodys(slot: u32) -> bool {
     slot == 0 || slot == NOBODYS
@@ -155,7 +160,7 @@ pub(super) struct Old {
 }
 
 impl Old {
-    pub(super) fn new(remains: Remains, what: Retired) -> Self {
+    pub(super) fn new(remains: Remains, what: Retired, session: &mut Session) -> Self {
         let mut books = what.books;
         for (at, row) in books.iter_mut().enumerate() {
             if at == 0 {
@@ -163,6 +168,12 @@ impl Old {
             }
         }
         books.retain(|row| row.slot != 0);
+        // A row that was just freed belongs to nobody who was met, and may have flows to be declared.
+        for row in &books {
+            if !session.is_read(row.slot) {
+                session.admit_old(row.slot, Owner::default());
+            }
+        }
         Self { remains, books }
     }
 
@@ -179,13 +190,12 @@ impl Old {
     ) -> Vec<(u32, Owner, Flows)> {
         let lost = self.books.iter().map(|row| {
             let of = session.lost_of_old(row.slot, row.ended, held(row.slot));
-            let slot = if row.slot == NOBODYS { 0 } else { row.slot };
-            (slot, session.owner(row.slot), of)
+            (row.slot, session.owner(row.slot), of)
         });
         lost.collect()
     }
 
-    /// Whether it is known what has become of all its records.
+    /// Whether it is known what has become of all its records, and of what was declared lost.
     pub(super) fn is_told(&self, session: &Session) -> bool {
         self.books.iter().all(|row| session.is_settled(row.slot))
     }

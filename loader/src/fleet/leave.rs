@@ -1,10 +1,10 @@
 //! What is done to the kernel when an agent has ended: closed, freed, unpinned.
 
-use super::{Fleet, FleetError, Guard, roll::Life};
+use super::{Fleet, FleetError, Guard, heir::told_as, roll::Life};
 use crate::{
     audit::{Event, GapCause, Kind},
     record::{Owner, VERDICTS},
-    session::boot_id,
+    session::{Debt, UNSEEN, boot_id},
     sink::Sink,
 };
 use abi::close;
@@ -44,7 +44,8 @@ impl Fleet {
         Ok(())
     }
 
-    /// Frees the row of an agent of whom everything is told, and says what is in no record.
+    /// Says what is in no record of an agent of whom everything else is told, and frees its row once that is kept, too: a
+    /// loader that is killed before finds it there.
     pub(super) fn free(&mut self, life: Life, sink: &mut Sink) -> Result<(), FleetError> {
         let Some(m) = self.roll.get(life) else {
             return Ok(());
@@ -52,11 +53,27 @@ impl Fleet {
         let (owner, Some((slot, index))) = (m.owner(), m.slot.zip(m.index)) else {
             return Ok(());
         };
-        for (verdict, lost) in VERDICTS.iter().zip(self.session.unkept(slot)) {
-            self.gap(&owner, slot, Some(*verdict), lost, GapCause::Refused, sink);
-        }
         let astray = self.session.lost(slot);
-        self.gap(&owner, slot, None, astray, GapCause::Unseen, sink);
+        if let Some(unkept) = self.session.last_words(slot) {
+            for (verdict, flows) in (0..).zip(unkept) {
+                let debt = Debt {
+                    slot,
+                    verdict,
+                    flows,
+                };
+                self.gap(&owner, debt, GapCause::Refused, sink);
+            }
+            let debt = Debt {
+                slot,
+                verdict: UNSEEN,
+                flows: astray,
+            };
+            self.gap(&owner, debt, GapCause::Unseen, sink);
+        }
+        if self.session.owes(slot) {
+            self.roll.not_free(life);
+            return Ok(());
+        }
         sink.tell(&Event::now(&owner, Kind::Left { slot }));
         self.count.look(&self.session);
         self.operators.left(index, sink);
@@ -71,25 +88,19 @@ impl Fleet {
         Ok(())
     }
 
-    pub(super) fn gap(
-        &mut self,
-        owner: &Owner,
-        slot: u32,
-        verdict: Option<&'static str>,
-        flows: u64,
-        cause: GapCause,
-        sink: &mut Sink,
-    ) {
-        if flows > 0 {
-            self.count.lost(flows);
+    /// Declares flows lost, if there are any.
+    pub(super) fn gap(&mut self, owner: &Owner, debt: Debt, cause: GapCause, sink: &mut Sink) {
+        if debt.flows > 0 {
+            self.count.lost(debt.flows);
             let gap = Kind::Gap {
                 boot: boot_id(),
-                slot,
-                verdict,
-                flows,
+                slot: told_as(debt.slot),
+                verdict: VERDICTS.get(usize::from(debt.verdict)).copied(),
+                flows: debt.flows,
                 cause,
             };
-            sink.tell(&Event::now(owner, gap));
+            let kept = sink.declare(&Event::now(owner, gap), debt);
+            self.session.declared(debt, kept);
         }
     }
 

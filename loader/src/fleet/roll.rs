@@ -346,6 +346,13 @@ impl Roll {
         steps
     }
 
+    /// The step [`Step::Free`] could not be carried out: something of it is still owed. It comes again.
+    pub fn not_free(&mut self, life: Life) {
+        if let Some(member) = self.members.get_mut(&life) {
+            member.stage = Stage::Closed;
+        }
+    }
+
     /// The step [`Step::Free`] was carried out: its row may be another's.
     pub fn freed(&mut self, life: Life) {
         if let Some(member) = self.members.get_mut(&life) {

@@ -311,7 +311,7 @@ impl Fleet {
         let dead = || self.roll.iter().filter(|(_, m)| !m.is_alive());
         let asked = self.roll.iter().filter(|(_, m)| m.newborn || !m.is_alive());
         let gone = asked.filter(|(life, _)| self.is_gone(*life));
-        let owes = |slot: &u32| self.session.owed(*slot).iter().any(|n| *n > 0);
+        let owes = |slot: &u32| self.session.owes(*slot);
         Ok(Seen {
             gone: gone.map(|(life, _)| life).collect(),
             busy,

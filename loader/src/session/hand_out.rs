@@ -1,6 +1,6 @@
 //! Handing records out: folded rows, and what becomes of all of them.
 
-use super::{Debt, Session, at};
+use super::{Debt, Session, UNSEEN};
 use crate::{
     control::Tap,
     kernel::KernelError,
@@ -58,20 +58,33 @@ impl Session {
         };
         let settled = export.settled();
         for d in settled.paid {
-            let tenant = self.tenants.get_mut(&d.slot);
-            let index = tenant.as_ref().map_or(Some(0), |t| t.index);
-            if let Some(index) = index {
-                self.rings.recorded(index, d.slot, d.verdict, d.flows);
-            }
-            if let Some(tenant) = tenant {
-                tenant.open = tenant.open.saturating_sub(d.flows);
+            self.record(d);
+            if let Some(tenant) = self.tenants.get_mut(&d.slot) {
+                tenant.paid(d);
             }
         }
         for d in settled.refused {
             if let Some(tenant) = self.tenants.get_mut(&d.slot) {
-                tenant.open = tenant.open.saturating_sub(d.flows);
-                tenant.unkept[at(d.verdict)] += d.flows;
+                tenant.refused(d);
             }
+        }
+    }
+
+    /// Notes what has become of a record that declares flows lost. They count as recorded once it is kept.
+    pub fn declared(&mut self, debt: Debt, kept: Kept) {
+        if kept == Kept::Yes {
+            self.record(debt);
+        }
+        if let Some(tenant) = self.tenants.get_mut(&debt.slot) {
+            tenant.note(kept, debt.verdict, debt.flows);
+        }
+    }
+
+    fn record(&self, d: Debt) {
+        let tenant = self.tenants.get(&d.slot);
+        let index = tenant.map_or(Some(0), |t| t.index);
+        if let Some(index) = index.filter(|_| d.verdict != UNSEEN) {
+            self.rings.recorded(index, d.slot, d.verdict, d.flows);
         }
     }
 }

@@ -15,13 +15,19 @@ impl Session {
         context
     }
 
+    /// Whether somebody has said whom a slot belongs to.
+    #[must_use]
+    pub fn is_read(&self, slot: u32) -> bool {
+        self.tenants.contains_key(&slot)
+    }
+
     /// Takes the record of a flow that the old set has ended, until there is room for it.
     pub fn inherit(&mut self, record: Record, debt: Debt) {
         self.note_taken(debt.slot, debt.verdict, debt.flows);
         self.inherited.push_back((record, debt));
     }
 
-    /// Whether every record of an old slot was handed out, and it is known what became of it.
+    /// Whether every record of an old slot was handed out, and it is known what became of it; of what was declared lost, too.
     #[must_use]
     pub fn is_settled(&self, slot: u32) -> bool {
         let waits = self.inherited.iter().any(|(_, debt)| debt.slot == slot);

@@ -79,7 +79,7 @@ impl Session {
         std::array::from_fn(|v| beyond(ended[v], held[v].saturating_add(taken[v])))
     }
 
-    /// Slots of which it has become clear what was lost, each once. It counts as told from here on.
+    /// Slots of which it has become clear what was lost, each once. It is owed until it is [`Session::declared`] and kept.
     pub fn reckoned(&mut self) -> Vec<(u32, Flows)> {
         let mut clear = Vec::new();
         for (slot, tenant) in &mut self.tenants {
@@ -87,11 +87,6 @@ impl Session {
                 continue;
             };
             tenant.reckoning = None;
-            for (verdict, flows) in (0..).zip(lost) {
-                if let Some(index) = tenant.index {
-                    self.rings.recorded(index, *slot, verdict, flows);
-                }
-            }
             clear.push((*slot, lost));
         }
         clear

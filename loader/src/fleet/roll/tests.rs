@@ -112,6 +112,12 @@ fn a_life_goes_from_start_to_end() {
     };
     seen.owed.clear();
     assert_eq!(roll.look(&seen, late), [Step::Free(one)]);
+    roll.not_free(one);
+    seen.owed.insert(77);
+    let later = roll.look(&seen, late);
+    assert_eq!(later, [], "what it has lost is not kept yet");
+    seen.owed.clear();
+    assert_eq!(roll.look(&seen, late), [Step::Free(one)]);
     roll.freed(one);
     assert_eq!(roll.look(&seen, late), [Step::Enrol(two)]);
     roll.failed(two);
