@@ -1,6 +1,7 @@
 //! How far the stream of events has been read.
 
 use super::*;
+use std::io::Write as _;
 use tokio::time::timeout;
 
 type Event = Result<EventMessage, EngineError>;
@@ -32,15 +33,24 @@ async fn marks_go_on_in_silence_and_each_is_of_the_time_before_it() {
 #[tokio::test]
 async fn no_mark_passes_an_event_that_waits() {
     let (tell, mut heard) = queue::unbounded_channel();
-    let (send, events) = queue::unbounded_channel::<Event>();
-    let events = stream::unfold(events, |mut events| async {
-        let event = events.recv().await?;
-        Some((event, events))
+    // A byte is an event.
+    let (mut engine, ours) = std::os::unix::net::UnixStream::pair().unwrap();
+    ours.set_nonblocking(true).unwrap();
+    let ours = tokio::net::UnixStream::from_std(ours).unwrap();
+    let events = stream::unfold(ours, |ours| async move {
+        loop {
+            ours.readable().await.unwrap();
+            match ours.try_read(&mut [0]) {
+                Ok(0) => return None,
+                Ok(_) => return Some((Event::Ok(EventMessage::default()), ours)),
+                Err(_) => {}
+            }
+        }
     });
     let reading = tokio::spawn(async move { read(events, &tell).await });
     // It has begun, and waits for the first mark.
     yield_now().await;
-    send.send(Ok(EventMessage::default())).unwrap();
+    engine.write_all(b"e").unwrap();
     let sent = boot_now();
     // Nothing is read meanwhile, and the mark is long due.
     std::thread::park_timeout(3 * MARKS);
@@ -53,6 +63,6 @@ async fn no_mark_passes_an_event_that_waits() {
         }
     };
     assert!(until < boot_now());
-    drop(send);
+    drop(engine);
     reading.await.unwrap();
 }
