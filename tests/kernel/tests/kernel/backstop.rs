@@ -103,7 +103,11 @@ fn an_allowed_workload_sees_no_loss() {
     );
     let row = parent.engine.books().row(1).unwrap();
     assert_eq!(row.denied, [0; reason::COUNT]);
-    assert_eq!(row.trouble, [0; abi::trouble::COUNT]);
+    let mut trouble = row.trouble;
+    // Whom a reset has ended may get an answer on its way, and the kernel says so without a socket.
+    let resets = std::mem::take(&mut trouble[abi::trouble::NO_SOCKET]);
+    assert!(resets <= 100, "{resets}");
+    assert_eq!(trouble, [0; abi::trouble::COUNT]);
 }
 
 #[test]
