@@ -127,8 +127,8 @@ impl Pins {
         Ok(all.into_iter().map(|(id, _)| id).collect())
     }
 
-    /// Lets every backstop pass what sockets made in exactly these cgroups send, and in no others: the
-    /// engine's resolver, Envoy, CoreDNS.
+    /// Lets every backstop pass what sockets made in exactly these cgroups send, and in no others: those of the
+    /// engine, whose resolver asks from within containers.
     pub fn exempt(&self, cgroups: &[u64]) -> Result<(), KernelError> {
         let mut map = self.hash::<u64, u32>(maps::EXEMPT)?;
         for id in self.exempted()? {
