@@ -175,8 +175,7 @@ impl Book {
         })
     }
 
-    /// Takes over a change of name or addresses. An address that it has no more is nobody's from the last moment on of
-    /// which everything is known; one that is new begins now.
+    /// Takes over a change of name or addresses.
     pub(super) fn renew(&mut self, m: &Member) -> Result<(), LeasesError> {
         let c = &m.container;
         self.changed = true;
@@ -184,13 +183,6 @@ impl Book {
         if let Some(netns) = c.netns {
             self.leases.set_netns(&c.id, netns)?;
         }
-        let lease = self.leases.iter();
-        let lease = lease.filter(|l| l.container_id == c.id && l.is_open());
-        let had = lease.flat_map(|l| &l.ips).filter(|h| h.until.is_none());
-        let stays = |ip: &IpAddr| c.addresses.iter().any(|has| has.to_canonical() == *ip);
-        let kept: Vec<IpAddr> = had.map(|hold| hold.ip).filter(stays).collect();
-        let known = self.read.max(self.leases.as_of());
-        self.leases.set_ips(&c.id, &kept, known)?;
         self.leases.set_ips(&c.id, &c.addresses, now())
     }
 
